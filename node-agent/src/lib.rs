@@ -1,0 +1,3 @@
+//! The agent of a VPN host: owns one WireGuard interface and does what the plane asks of it.
+
+pub mod wireguard;

@@ -1,0 +1,311 @@
+//! The JSON messages of a session.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use chrono::{DateTime, Utc};
+use ipnet::{Ipv4Net, Ipv6Net};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::{DecodeError, MAX_FRAME_BYTES, StateHash};
+use crate::ids::{ConnectionId, Generation, PeerId, Revision, SessionId};
+use crate::wireguard::{PresharedKey, PublicKey};
+
+/// From the agent to the plane.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum AgentMessage {
+    Hello(Hello),
+    Applied(Applied),
+    Load(Load),
+    /// An [`Apply`] did not start where this agent stands: send a snapshot.
+    Resync,
+    /// The node's token is past two thirds of its life: send a new one.
+    RenewToken,
+    /// A message of a later version; ignored.
+    #[serde(other)]
+    Unknown,
+}
+
+/// From the plane to the agent.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum PlaneMessage {
+    Welcome(Welcome),
+    Refused(Refused),
+    Snapshot(SnapshotPart),
+    Apply(Apply),
+    Token(NodeToken),
+    /// A message of a later version; ignored.
+    #[serde(other)]
+    Unknown,
+}
+
+macro_rules! frame {
+    ($($name:ident)*) => {$(
+        impl $name {
+            /// Reads one text frame. Refuses oversized ones before parsing.
+            pub fn decode(text: &str) -> Result<Self, DecodeError> {
+                decode(text)
+            }
+
+            /// The message as one text frame.
+            #[must_use]
+            pub fn encode(&self) -> String {
+                serde_json::to_string(self).unwrap_or_default()
+            }
+        }
+    )*};
+}
+
+frame! { AgentMessage PlaneMessage }
+
+fn decode<T: DeserializeOwned>(text: &str) -> Result<T, DecodeError> {
+    if text.len() > MAX_FRAME_BYTES {
+        return Err(DecodeError::TooLarge(text.len()));
+    }
+    Ok(serde_json::from_str(text)?)
+}
+
+/// The agent's first message: who it is and where it stands.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Hello {
+    /// Newest protocol version that the agent speaks.
+    pub protocol: u16,
+    /// Oldest protocol version that the agent speaks.
+    pub min_protocol: u16,
+    pub agent_version: String,
+    /// Changes with every boot of the host.
+    pub boot_id: Uuid,
+    /// Changes whenever the interface was made anew and its counters began at zero.
+    pub interface_epoch: Uuid,
+    /// Last revision of the desired state that this agent applied; zero before the first.
+    pub applied_revision: Revision,
+    /// Hash over the peers that the agent holds.
+    pub state_hash: StateHash,
+    /// The interface's public key. Its private half never leaves the node.
+    pub public_key: PublicKey,
+    /// Where clients reach WireGuard, `host:port`.
+    pub endpoint: String,
+    /// Where the agent takes client addresses from.
+    pub subnet: Ipv4Net,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subnet_v6: Option<Ipv6Net>,
+    /// How many clients the pool can hold.
+    pub capacity: u32,
+    /// `kernel`, `userspace` or `simulated`.
+    pub backend: String,
+    /// The operator has asked this node to take no new clients.
+    #[serde(default)]
+    pub draining: bool,
+}
+
+/// The plane accepts the session.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Welcome {
+    pub session: SessionId,
+    /// The version that both sides use from here on.
+    pub protocol: u16,
+    pub resume: Resume,
+    /// The desired revision at this moment.
+    pub revision: Revision,
+    /// How often the agent sends counters and load, in milliseconds.
+    pub report_interval_ms: u32,
+    pub server_time: DateTime<Utc>,
+}
+
+/// What follows a [`Welcome`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Resume {
+    /// Changes from the agent's revision on.
+    Delta,
+    /// The whole desired state, in parts.
+    Snapshot,
+}
+
+/// The plane does not accept the session, and closes it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refused {
+    pub reason: RefusedReason,
+    /// For the operator's log.
+    pub message: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RefusedReason {
+    UnsupportedProtocol,
+    Unauthorized,
+    #[serde(other)]
+    Unknown,
+}
+
+/// A client's addresses inside the tunnel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Addresses {
+    pub v4: Ipv4Addr,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub v6: Option<Ipv6Addr>,
+}
+
+/// A peer as the plane wants it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Peer {
+    pub peer: PeerId,
+    pub connection: ConnectionId,
+    pub public_key: PublicKey,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preshared_key: Option<PresharedKey>,
+    /// The addresses that the agent acknowledged earlier; the agent keeps them. None for a new peer:
+    /// the agent chooses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub addresses: Option<Addresses>,
+    /// The node removes the peer by itself at this time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_after: Option<DateTime<Utc>>,
+}
+
+/// One part of the whole desired state. Applied when the last part is there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotPart {
+    pub revision: Revision,
+    /// Counts from zero.
+    pub part: u32,
+    pub last: bool,
+    pub peers: Vec<Peer>,
+}
+
+/// Changes that lead from one revision to another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Apply {
+    /// Where the agent must stand; otherwise it answers [`AgentMessage::Resync`].
+    pub from: Revision,
+    pub to: Revision,
+    pub changes: Vec<Change>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "snake_case")]
+pub enum Change {
+    /// The peer shall be there as given. Repeating it changes nothing.
+    Upsert(Peer),
+    /// The peer shall be gone. Repeating it changes nothing.
+    Remove { peer: PeerId },
+    #[serde(other)]
+    Unknown,
+}
+
+/// The agent has applied everything up to `revision`; one result for each peer that was named.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Applied {
+    pub revision: Revision,
+    /// Hash over the peers that the agent now holds.
+    pub state_hash: StateHash,
+    pub results: Vec<PeerResult>,
+    #[serde(default)]
+    pub timings: Timings,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerResult {
+    pub peer: PeerId,
+    #[serde(flatten)]
+    pub outcome: Outcome,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "status", rename_all = "snake_case")]
+pub enum Outcome {
+    /// The interface accepts this peer's handshake from now on.
+    Active { addresses: Addresses },
+    /// The interface does not know the peer. `counters` are final; none when it was not there.
+    Removed {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        counters: Option<PeerCounters>,
+    },
+    /// The peer is not in the interface, and will not be.
+    Failed { reason: FailureReason },
+    #[serde(other)]
+    Unknown,
+}
+
+/// A peer's cumulative counters in one generation, in bytes and seen from the client:
+/// `sent` is what the client uploaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerCounters {
+    pub generation: Generation,
+    pub sent: u64,
+    pub received: u64,
+    /// Unix time in seconds of the last handshake.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_handshake: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureReason {
+    /// No free address.
+    PoolExhausted,
+    /// The interface did not take the peer.
+    Interface,
+    /// The peer's `not_after` has passed.
+    Expired,
+    /// The node takes no new clients.
+    Draining,
+    #[serde(other)]
+    Unknown,
+}
+
+/// What the agent spent on an [`Applied`], in microseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Timings {
+    /// From reading the message to sending the acknowledgement.
+    pub total_us: u64,
+    /// Of that, writing the ledger.
+    pub ledger_us: u64,
+    /// Of that, programming the interface.
+    pub interface_us: u64,
+}
+
+/// The host's load. Fractions are 0–1.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Load {
+    /// The worst component, 0–100: what selection sorts by.
+    pub current_load: f64,
+    pub cpu: f64,
+    pub softirq: f64,
+    pub memory: f64,
+    /// Connection-tracking entries against their limit; none where the kernel tracks nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub conntrack: Option<f64>,
+    /// Bits a second over the uplink.
+    pub rx_bps: u64,
+    pub tx_bps: u64,
+    /// The uplink's speed in bits a second, when known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nic_bps: Option<u64>,
+    pub peers: u32,
+    /// Addresses in use or in quarantine, out of `capacity`.
+    pub pool_used: u32,
+    pub capacity: u32,
+    #[serde(default)]
+    pub draining: bool,
+}
+
+/// A node's credential. Its Debug form hides the token.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeToken {
+    pub token: String,
+    pub expires_at: DateTime<Utc>,
+}
+
+impl std::fmt::Debug for NodeToken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NodeToken")
+            .field("token", &"redacted")
+            .field("expires_at", &self.expires_at)
+            .finish()
+    }
+}
