@@ -1,1 +1,5 @@
-//! Placeholder.
+//! The control plane: users, plans, the fleet, the choice of server and live metrics.
+
+pub mod db;
+pub mod error;
+pub mod fleet;

@@ -1,0 +1,218 @@
+//! Every error that leaves the API: one envelope, one table of codes.
+//!
+//! A handler returns [`ApiError`]; what the caller reads comes from the table or was written for
+//! them, what happened inside goes to the log as `source` and never leaves. The envelope is written
+//! by the request-id middleware, because only there is the request's id known.
+
+use std::borrow::Cow;
+use std::error::Error as StdError;
+use std::fmt;
+
+use actix_web::http::StatusCode;
+use actix_web::{HttpResponse, ResponseError};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+macro_rules! codes {
+    ($($(#[$doc:meta])* $name:ident = $code:literal, $status:ident, $message:literal;)*) => {
+        /// The codes of the contract. A code never changes its meaning.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Code { $($(#[$doc])* $name,)* }
+
+        impl Code {
+            /// Every code, for the documentation.
+            pub const ALL: &[Self] = &[$(Self::$name,)*];
+
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$name => $code,)* }
+            }
+
+            #[must_use]
+            pub const fn status(self) -> StatusCode {
+                match self { $(Self::$name => StatusCode::$status,)* }
+            }
+
+            /// What the caller reads unless the place of the error says it better.
+            #[must_use]
+            pub const fn message(self) -> &'static str {
+                match self { $(Self::$name => $message,)* }
+            }
+        }
+    };
+}
+
+codes! {
+    /// The body, a query parameter or a header is not what the route takes; see `details`.
+    InvalidInput = "INVALID_INPUT", BAD_REQUEST, "The provided input is invalid";
+    EmailTaken = "EMAIL_TAKEN", BAD_REQUEST, "An account with this address exists already";
+    InvalidCredentials = "INVALID_CREDENTIALS", UNAUTHORIZED, "Address or password is wrong";
+    Unauthorized = "UNAUTHORIZED", UNAUTHORIZED, "A valid access token is needed";
+    TokenExpired = "TOKEN_EXPIRED", UNAUTHORIZED, "The access token has expired";
+    Forbidden = "FORBIDDEN", FORBIDDEN, "This is not allowed to you";
+    AccountSuspended = "ACCOUNT_SUSPENDED", FORBIDDEN, "This account is suspended";
+    PlanRequired = "PLAN_REQUIRED", FORBIDDEN, "Your plan does not include this";
+    ConnectionLimit = "CONNECTION_LIMIT", FORBIDDEN, "Your plan's number of connections is in use";
+    NotFound = "NOT_FOUND", NOT_FOUND, "There is no such resource";
+    MethodNotAllowed = "METHOD_NOT_ALLOWED", METHOD_NOT_ALLOWED, "This route does not take this method";
+    ServerNotFound = "SERVER_NOT_FOUND", NOT_FOUND, "There is no such server";
+    ConnectionNotFound = "CONNECTION_NOT_FOUND", NOT_FOUND, "There is no such connection";
+    DeviceNotFound = "DEVICE_NOT_FOUND", NOT_FOUND, "There is no such device";
+    /// The public key is live on this server in somebody else's connection.
+    KeyInUse = "KEY_IN_USE", CONFLICT, "This public key is in use";
+    Conflict = "CONFLICT", CONFLICT, "The resource's state does not allow this";
+    PayloadTooLarge = "PAYLOAD_TOO_LARGE", PAYLOAD_TOO_LARGE, "The body is larger than this route takes";
+    UnsupportedMediaType = "UNSUPPORTED_MEDIA_TYPE", UNSUPPORTED_MEDIA_TYPE, "This content type is not supported";
+    RateLimited = "RATE_LIMITED", TOO_MANY_REQUESTS, "Too many requests";
+    Internal = "INTERNAL_ERROR", INTERNAL_SERVER_ERROR, "Something went wrong on our side";
+    /// A dependency is down or the service is starting or stopping.
+    Unavailable = "SERVICE_UNAVAILABLE", SERVICE_UNAVAILABLE, "The service is not available right now";
+    NoServerAvailable = "NO_SERVER_AVAILABLE", SERVICE_UNAVAILABLE, "No server is available right now";
+}
+
+/// One field that was not accepted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Detail {
+    /// Path of the field, such as `email` or `devices[0].name`.
+    #[schema(example = "email")]
+    pub field: String,
+    #[schema(example = "Must be a valid email address")]
+    pub message: String,
+}
+
+/// What a handler returns when it cannot do what was asked.
+#[derive(Debug)]
+pub struct ApiError {
+    code: Code,
+    message: Cow<'static, str>,
+    details: Vec<Detail>,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+impl ApiError {
+    #[must_use]
+    pub const fn new(code: Code) -> Self {
+        Self {
+            code,
+            message: Cow::Borrowed(code.message()),
+            details: Vec::new(),
+            source: None,
+        }
+    }
+
+    /// The same code with a message for the caller.
+    #[must_use]
+    pub fn with_message(mut self, message: impl Into<Cow<'static, str>>) -> Self {
+        self.message = message.into();
+        self
+    }
+
+    /// What happened inside; logged, never sent.
+    #[must_use]
+    pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    #[must_use]
+    pub fn with_detail(mut self, field: impl Into<String>, message: impl Into<String>) -> Self {
+        self.details.push(Detail {
+            field: field.into(),
+            message: message.into(),
+        });
+        self
+    }
+
+    /// `INVALID_INPUT` that names one field.
+    #[must_use]
+    pub fn invalid(field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::new(Code::InvalidInput).with_detail(field, message)
+    }
+
+    #[must_use]
+    pub fn internal(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self::new(Code::Internal).with_source(source)
+    }
+
+    #[must_use]
+    pub const fn code(&self) -> Code {
+        self.code
+    }
+
+    /// The envelope of this error for the request with this id.
+    #[must_use]
+    pub fn envelope(&self, request_id: &str) -> ErrorEnvelope {
+        ErrorEnvelope {
+            error: ErrorBody {
+                code: self.code.as_str().to_owned(),
+                message: self.message.clone().into_owned(),
+                details: self.details.clone(),
+                request_id: request_id.to_owned(),
+            },
+        }
+    }
+}
+
+impl From<Code> for ApiError {
+    fn from(code: Code) -> Self {
+        Self::new(code)
+    }
+}
+
+impl From<diesel::result::Error> for ApiError {
+    /// A query that failed for no reason that a rule knows: our fault, or Postgres went away.
+    fn from(error: diesel::result::Error) -> Self {
+        use diesel::result::{DatabaseErrorKind, Error};
+        match &error {
+            Error::DatabaseError(DatabaseErrorKind::ClosedConnection, _)
+            | Error::BrokenTransactionManager => Self::new(Code::Unavailable).with_source(error),
+            _ => Self::internal(error),
+        }
+    }
+}
+
+impl From<crate::db::PoolError> for ApiError {
+    fn from(error: crate::db::PoolError) -> Self {
+        Self::new(Code::Unavailable).with_source(error.to_string())
+    }
+}
+
+impl fmt::Display for ApiError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.code.as_str(), self.message)
+    }
+}
+
+impl StdError for ApiError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source.as_deref().map(|source| source as _)
+    }
+}
+
+impl ResponseError for ApiError {
+    fn status_code(&self) -> StatusCode {
+        self.code.status()
+    }
+
+    /// Without a body: the request-id middleware writes the envelope.
+    fn error_response(&self) -> HttpResponse {
+        HttpResponse::new(self.status_code())
+    }
+}
+
+/// `{"error": {…}}`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct ErrorEnvelope {
+    pub error: ErrorBody,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct ErrorBody {
+    #[schema(example = "INVALID_INPUT")]
+    pub code: String,
+    #[schema(example = "The provided input is invalid")]
+    pub message: String,
+    pub details: Vec<Detail>,
+    #[schema(example = "req_0190a0c8")]
+    pub request_id: String,
+}

@@ -1,0 +1,89 @@
+//! What a node session needs from the rooms above the fleet, as two narrow traits.
+//!
+//! The session speaks the protocol and knows nothing of tunnels or bytes: `tunnels` says what a
+//! node's peers shall be and takes the acknowledgements, `usage` takes the counters. Both hand
+//! themselves in when the application is put together, so that the arrows point one way.
+
+use async_trait::async_trait;
+use shared::ids::{ConnectionId, Revision, ServerId};
+use shared::protocol::{
+    Addresses, Change, FailureReason, Peer, PeerResult, StateHash, counters::CountersFrame,
+};
+
+use crate::error::ApiError;
+
+/// A node's whole desired state.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    pub revision: Revision,
+    pub peers: Vec<Peer>,
+}
+
+/// A piece of a node's history.
+#[derive(Debug, Clone)]
+pub struct Changes {
+    /// Where the node stands after these changes.
+    pub to: Revision,
+    pub changes: Vec<Change>,
+    /// There is more past `to`.
+    pub more: bool,
+}
+
+/// What a node said about one connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Acknowledged {
+    pub connection: ConnectionId,
+    pub answer: NodeAnswer,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NodeAnswer {
+    Active(Addresses),
+    Removed,
+    Failed(FailureReason),
+}
+
+/// The number of a session of a node. Only the newest may write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Fence(pub i64);
+
+/// A node's desired peers, kept by revision.
+#[async_trait]
+pub trait DesiredState: Send + Sync + std::fmt::Debug {
+    /// The desired revision now.
+    async fn revision(&self, server: ServerId) -> Result<Revision, ApiError>;
+
+    /// The fingerprint of the peers that the node shall have had at `revision`.
+    async fn state_hash(&self, server: ServerId, at: Revision) -> Result<StateHash, ApiError>;
+
+    async fn snapshot(&self, server: ServerId) -> Result<Snapshot, ApiError>;
+
+    /// What is past `after`, oldest first, at most `limit` changes.
+    async fn changes(
+        &self,
+        server: ServerId,
+        after: Revision,
+        limit: usize,
+    ) -> Result<Changes, ApiError>;
+
+    /// What was sent up to `up_to` and never acknowledged, to be sent once more.
+    async fn unacknowledged(
+        &self,
+        server: ServerId,
+        up_to: Revision,
+    ) -> Result<Vec<Change>, ApiError>;
+
+    /// Stores the node's answers in one statement, unless a newer session took over; says which
+    /// connections they were about.
+    async fn acknowledge(
+        &self,
+        server: ServerId,
+        fence: Fence,
+        results: &[PeerResult],
+    ) -> Result<Vec<Acknowledged>, ApiError>;
+}
+
+/// Takes the counters of a node's peers. Must not block and must bound what it keeps.
+pub trait CounterSink: Send + Sync + std::fmt::Debug {
+    fn record(&self, server: ServerId, frame: CountersFrame);
+}

@@ -1,0 +1,3 @@
+//! The fleet: servers, the nodes that run them, their sessions, and the choice among them.
+
+pub mod desired;

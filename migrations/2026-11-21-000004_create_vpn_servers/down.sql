@@ -1,0 +1,3 @@
+DROP TABLE enrolment_tokens;
+DROP TABLE nodes;
+DROP TABLE vpn_servers;
