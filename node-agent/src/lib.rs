@@ -1,3 +1,6 @@
 //! The agent of a VPN host: owns one WireGuard interface and does what the plane asks of it.
 
+pub mod counters;
+pub mod ipam;
+pub mod reconcile;
 pub mod wireguard;

@@ -5,9 +5,14 @@
 //! device in memory for tests. Implementations never replace all peers: they are only told what to
 //! add, update and remove. Client endpoints never leave an implementation.
 
+pub mod fake;
+mod interface_name;
+
 use async_trait::async_trait;
 use ipnet::IpNet;
 use shared::wireguard::{PresharedKey, PrivateKey, PublicKey};
+
+pub use interface_name::{InterfaceName, InvalidInterfaceName};
 
 /// What the interface shall be, apart from its peers.
 #[derive(Debug, Clone)]

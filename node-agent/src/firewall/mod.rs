@@ -1,0 +1,89 @@
+//! What a VPN client may reach, as one nftables table of our own.
+//!
+//! A client reaches the internet and the node's resolver: not other clients, not the host's
+//! services, not private, link-local or metadata addresses, and not port 25. The table is built as
+//! a value from [`FirewallSetup`] and replaced in one transaction, so there is never a moment
+//! without it, and other tables are never touched. It only takes away: a packet that our table
+//! lets pass may still be dropped by somebody else's.
+
+mod ruleset;
+mod syntax;
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use nftables::helper::{self, NftablesError};
+use nftables::schema::{NfListObject, NfObject, Nftables};
+
+use crate::wireguard::InterfaceName;
+
+/// What the rules are made from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FirewallSetup {
+    /// The node's own addresses inside the tunnel, with the pool's prefix length: where clients
+    /// find DNS and a ping's answer, and what is masqueraded.
+    pub addresses: Vec<IpNet>,
+    /// Resolvers elsewhere that clients may ask on port 53, though their addresses be private.
+    pub resolvers: Vec<IpAddr>,
+    /// Destinations that clients may reach although they lie in a range that is closed to them.
+    pub allow: Vec<IpNet>,
+}
+
+/// Why the table could not be read or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum FirewallError {
+    #[error("`nft` could not be run: {0}")]
+    Execute(String),
+    #[error("nftables refused: {0}")]
+    Refused(String),
+}
+
+/// Our table for one interface.
+#[derive(Debug, Clone)]
+pub struct Firewall {
+    interface: InterfaceName,
+}
+
+impl Firewall {
+    #[must_use]
+    pub fn new(interface: InterfaceName) -> Self {
+        Self { interface }
+    }
+
+    /// Brings the table to `setup` in one transaction. Doing it again changes nothing.
+    pub async fn apply(&self, setup: &FirewallSetup) -> Result<(), FirewallError> {
+        run(&ruleset::replacement(&self.interface, setup)).await
+    }
+
+    /// Removes the table. Succeeds where there is none.
+    pub async fn remove(&self) -> Result<(), FirewallError> {
+        run(&ruleset::removal(&self.interface)).await
+    }
+
+    /// Whether the table is there.
+    pub async fn present(&self) -> Result<bool, FirewallError> {
+        let listing = helper::get_current_ruleset_with_args_async(
+            helper::DEFAULT_NFT,
+            ["list", "tables", "inet"],
+        )
+        .await?;
+        let name = ruleset::table_name(&self.interface);
+        Ok(listing.objects.iter().any(|object| {
+            matches!(object, NfObject::ListObject(NfListObject::Table(table)) if table.name == name)
+        }))
+    }
+}
+
+async fn run(transaction: &Nftables<'_>) -> Result<(), FirewallError> {
+    Ok(helper::apply_ruleset_async(transaction).await?)
+}
+
+impl From<NftablesError> for FirewallError {
+    fn from(error: NftablesError) -> Self {
+        match error {
+            NftablesError::NftExecution { inner, .. } => Self::Execute(inner.to_string()),
+            NftablesError::NftFailed { stderr, .. } => Self::Refused(stderr.trim().to_owned()),
+            other => Self::Refused(other.to_string()),
+        }
+    }
+}
