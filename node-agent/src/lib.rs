@@ -2,5 +2,6 @@
 
 pub mod counters;
 pub mod ipam;
+pub mod ledger;
 pub mod reconcile;
 pub mod wireguard;
