@@ -45,8 +45,15 @@ struct Entry {
     peer: PeerId,
     generation: Generation,
     since: Sequence,
-    seen: Totals,
+    /// None until the first dump when an earlier run of the agent added the peer.
+    seen: Option<Totals>,
     reported: Totals,
+}
+
+impl Entry {
+    fn counters(&self) -> Option<PeerCounters> {
+        self.seen.map(|seen| seen.counters(self.generation))
+    }
 }
 
 /// The counters of every peer in the interface, in the client's view: what the interface received,
@@ -59,45 +66,63 @@ pub struct Book {
 }
 
 impl Book {
-    /// A peer is in the interface since `since`, in this generation. One that was followed under the
-    /// same key before ends its generation.
-    pub fn track(
-        &mut self,
-        key: PublicKey,
-        peer: PeerId,
-        generation: Generation,
-        since: Sequence,
-    ) {
+    /// A peer begins this generation in the interface after `since`, at zero. One that was followed
+    /// under the same key before ends its generation.
+    pub fn track(&mut self, key: PublicKey, peer: PeerId, generation: Generation, since: Sequence) {
         let entry = Entry {
             peer,
             generation,
             since,
-            seen: Totals::default(),
+            seen: Some(Totals::default()),
             reported: Totals::default(),
         };
-        let Some(before) = self.entries.insert(key, entry) else {
-            return;
-        };
-        if before.peer == peer && before.seen != Totals::default() {
-            let counters = before.seen.counters(before.generation);
-            self.ended
-                .insert((peer, before.generation), (counters, false));
-            if self.ended.len() > MAX_ENDED {
-                self.ended.pop_first();
-            }
+        let before = self.entries.insert(key, entry);
+        if let Some(before) = before.filter(|before| before.peer == peer)
+            && let Some(counters) = before.counters()
+            && before.seen != Some(Totals::default())
+        {
+            self.end(peer, counters);
         }
     }
 
-    /// The peer left the interface for good: its last counters.
+    /// A peer is in this generation since before this agent started.
+    pub fn resume(&mut self, key: PublicKey, peer: PeerId, generation: Generation) {
+        let entry = Entry {
+            peer,
+            generation,
+            since: Sequence::default(),
+            seen: None,
+            reported: Totals::default(),
+        };
+        self.entries.insert(key, entry);
+    }
+
+    /// A generation ended while its peer lives on: it is reported next to the new one.
+    pub fn end(&mut self, peer: PeerId, counters: PeerCounters) {
+        self.ended
+            .insert((peer, counters.generation), (counters, false));
+        if self.ended.len() > MAX_ENDED {
+            self.ended.pop_first();
+        }
+    }
+
+    /// The peer goes on under another key.
+    pub fn rekey(&mut self, old: &PublicKey, new: PublicKey) {
+        if let Some(entry) = self.entries.remove(old) {
+            self.entries.insert(new, entry);
+        }
+    }
+
+    /// The peer left the interface for good: its last counters, if they were ever read.
     pub fn forget(&mut self, key: &PublicKey) -> Option<PeerCounters> {
         let entry = self.entries.remove(key)?;
         self.ended.retain(|(peer, _), _| *peer != entry.peer);
-        Some(entry.seen.counters(entry.generation))
+        entry.counters()
     }
 
     /// Books a dump that began when the interface stood at `began`. Returns the peers whose counters
     /// went back: something else removed and added them, a generation has ended unseen.
-    pub fn observe(&mut self, dump: &[PeerStatus], began: Sequence) -> Vec<PeerId> {
+    pub fn observe(&mut self, dump: &[PeerStatus], began: Sequence) -> Vec<PublicKey> {
         let mut restarted = Vec::new();
         for status in dump {
             let Some(entry) = self.entries.get_mut(&status.public_key) else {
@@ -111,10 +136,11 @@ impl Book {
                 received: status.tx_bytes,
                 last_handshake: status.last_handshake,
             };
-            if now.sent < entry.seen.sent || now.received < entry.seen.received {
-                restarted.push(entry.peer);
+            let seen = entry.seen.unwrap_or_default();
+            if now.sent < seen.sent || now.received < seen.received {
+                restarted.push(status.public_key);
             } else {
-                entry.seen = now;
+                entry.seen = Some(now);
             }
         }
         restarted
@@ -132,10 +158,10 @@ impl Book {
         let mut moved: Vec<_> = self
             .entries
             .values_mut()
-            .filter(|entry| entry.seen != entry.reported)
-            .map(|entry| {
-                entry.reported = entry.seen;
-                (entry.peer, entry.seen.counters(entry.generation))
+            .filter_map(|entry| {
+                let seen = entry.seen.filter(|seen| *seen != entry.reported)?;
+                entry.reported = seen;
+                Some((entry.peer, seen.counters(entry.generation)))
             })
             .collect();
         moved.sort_unstable_by_key(|(peer, _)| *peer);
@@ -251,7 +277,7 @@ mod tests {
     fn an_ended_generation_is_reported_next_to_the_new_one() {
         let mut book = book(1);
         book.observe(&[status(0, 100, 1)], Sequence(0));
-        assert_eq!(book.observe(&[status(0, 3, 1)], Sequence(0)), [PeerId(0)]);
+        assert_eq!(book.observe(&[status(0, 3, 1)], Sequence(0)), [key(0)]);
         book.track(key(0), PeerId(0), Generation(2), Sequence(1));
         book.observe(&[status(0, 4, 1)], Sequence(1));
         let reported = |frames: Vec<CountersFrame>| -> Vec<_> {

@@ -124,19 +124,20 @@ impl Pool {
         Ok(self.at(slot + FIRST_CLIENT))
     }
 
-    /// Gives one certain address to a holder that is known from the ledger or the plane. It may be
-    /// in quarantine: who names it has had it.
-    pub fn reserve(&mut self, addresses: Addresses) -> Result<(), PoolError> {
+    /// Gives certain addresses to a holder that is known from the ledger or the plane. They may be
+    /// in quarantine: who names them has had them. Returns what the holder gets: an IPv6 address
+    /// only where this pool still has them.
+    pub fn reserve(&mut self, addresses: Addresses) -> Result<Addresses, PoolError> {
         let index = self.index(addresses)?;
         if let Some(until) = self.waiting.remove(&index) {
             self.due.remove(&(until, index));
-            return Ok(());
+        } else if !self.order.take(index - FIRST_CLIENT) {
+            return Err(PoolError::Taken(addresses.v4));
         }
-        if self.order.take(index - FIRST_CLIENT) {
-            Ok(())
-        } else {
-            Err(PoolError::Taken(addresses.v4))
-        }
+        Ok(Addresses {
+            v4: addresses.v4,
+            v6: addresses.v6.filter(|_| self.v6.is_some()),
+        })
     }
 
     /// Takes the address back from its holder. Returns when the quarantine ends.
@@ -168,7 +169,8 @@ impl Pool {
     }
 
     fn end_quarantines(&mut self, now: DateTime<Utc>) {
-        while let Some((until, index)) = self.due.first().copied().filter(|(until, _)| *until <= now)
+        while let Some((until, index)) =
+            self.due.first().copied().filter(|(until, _)| *until <= now)
         {
             self.due.remove(&(until, index));
             self.waiting.remove(&index);
@@ -327,7 +329,11 @@ mod tests {
             }),
             Err(PoolError::Outside(_))
         ));
-        let own: Vec<_> = pool.node_addresses().iter().map(ToString::to_string).collect();
+        let own: Vec<_> = pool
+            .node_addresses()
+            .iter()
+            .map(ToString::to_string)
+            .collect();
         assert_eq!(own, ["10.8.0.1/16", "fd00:1::1/112"]);
     }
 

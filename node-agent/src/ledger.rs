@@ -19,7 +19,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
-use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition};
+use redb::{
+    Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition,
+};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use shared::ids::{ConnectionId, Generation, PeerId, Revision, ServerId};
@@ -63,6 +65,8 @@ pub struct PeerRecord {
 /// counters.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Final {
+    pub generation: Generation,
+    /// None when they were never read.
     pub counters: Option<PeerCounters>,
     pub removed_at: DateTime<Utc>,
 }
@@ -115,7 +119,9 @@ pub enum LedgerError {
          the interface and its peers stay as they are until the plane has sent its state"
     )]
     Damaged { path: PathBuf, detail: String },
-    #[error("{path} does not hold a WireGuard private key. Restore it, or move it away to get a new one")]
+    #[error(
+        "{path} does not hold a WireGuard private key. Restore it, or move it away to get a new one"
+    )]
     BadKey { path: PathBuf },
     #[error("the ledger could not be written: {0}")]
     Storage(#[source] Box<redb::Error>),
@@ -129,7 +135,9 @@ pub struct Ledger {
 
 impl fmt::Debug for Ledger {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Ledger").field("path", &self.path).finish_non_exhaustive()
+        f.debug_struct("Ledger")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
     }
 }
 
@@ -178,9 +186,10 @@ impl Ledger {
         let mut state = State::default();
         for entry in open(&transaction, PEERS)?.iter()? {
             let (peer, record) = entry?;
-            state
-                .peers
-                .insert(PeerId(peer.value()), serde_json::from_slice(record.value())?);
+            state.peers.insert(
+                PeerId(peer.value()),
+                serde_json::from_slice(record.value())?,
+            );
         }
         for entry in open(&transaction, QUARANTINE)?.iter()? {
             let (address, until) = entry?;
@@ -406,6 +415,7 @@ mod tests {
             finals: [(
                 PeerId(2),
                 Final {
+                    generation: Generation(1),
                     counters: None,
                     removed_at: now(),
                 },
@@ -460,8 +470,13 @@ mod tests {
     fn a_foreign_file_is_named_with_what_to_do() {
         let directory = tempfile::tempdir().expect("directory");
         fs::write(directory.path().join(FILE), "this is a diary, not a ledger").expect("written");
-        let error = Ledger::open(directory.path()).expect_err("refused").to_string();
-        assert!(error.contains(FILE) && error.contains("enrol again"), "{error}");
+        let error = Ledger::open(directory.path())
+            .expect_err("refused")
+            .to_string();
+        assert!(
+            error.contains(FILE) && error.contains("enrol again"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -476,8 +491,13 @@ mod tests {
             .expect("inserts");
         transaction.commit().expect("commits");
         drop(ledger);
-        let error = Ledger::open(directory.path()).expect_err("refused").to_string();
-        assert!(error.contains(FILE) && error.contains("enrol again"), "{error}");
+        let error = Ledger::open(directory.path())
+            .expect_err("refused")
+            .to_string();
+        assert!(
+            error.contains(FILE) && error.contains("enrol again"),
+            "{error}"
+        );
     }
 
     proptest! {

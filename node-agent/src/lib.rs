@@ -1,6 +1,8 @@
 //! The agent of a VPN host: owns one WireGuard interface and does what the plane asks of it.
 
 pub mod counters;
+pub mod firewall;
+pub mod host;
 pub mod ipam;
 pub mod ledger;
 pub mod reconcile;

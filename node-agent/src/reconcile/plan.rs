@@ -13,10 +13,8 @@ use crate::wireguard::{PeerOp, PeerSpec, PeerStatus};
 /// an address is free before its next holder gets it.
 #[must_use]
 pub fn plan(desired: &[PeerSpec], actual: &[PeerStatus]) -> Vec<PeerOp> {
-    let mut wanted: HashMap<PublicKey, &PeerSpec> = desired
-        .iter()
-        .map(|spec| (spec.public_key, spec))
-        .collect();
+    let mut wanted: HashMap<PublicKey, &PeerSpec> =
+        desired.iter().map(|spec| (spec.public_key, spec)).collect();
     let mut operations = Vec::new();
     let mut updates = Vec::new();
     for status in actual {
@@ -91,7 +89,8 @@ mod tests {
             actual.retain(|peer| peer.public_key != key);
             if let Some(spec) = spec {
                 for peer in &mut *actual {
-                    peer.allowed_ips.retain(|net| !spec.allowed_ips.contains(net));
+                    peer.allowed_ips
+                        .retain(|net| !spec.allowed_ips.contains(net));
                 }
                 actual.push(status(spec.clone()));
             }
@@ -100,14 +99,22 @@ mod tests {
 
     /// Peers with distinct addresses, as the pool gives them out.
     fn peers() -> impl Strategy<Value = Peers> {
-        proptest::collection::vec((0..12_u8, proptest::option::of(0..2_u8)), 0..12).prop_map(|list| {
-            list.into_iter()
-                .zip(0_u8..)
-                .map(|((key, psk), host)| {
-                    (key, (psk, vec![IpNet::from(std::net::IpAddr::from([10, 8, 0, host]))]))
-                })
-                .collect()
-        })
+        proptest::collection::vec((0..12_u8, proptest::option::of(0..2_u8)), 0..12).prop_map(
+            |list| {
+                list.into_iter()
+                    .zip(0_u8..)
+                    .map(|((key, psk), host)| {
+                        (
+                            key,
+                            (
+                                psk,
+                                vec![IpNet::from(std::net::IpAddr::from([10, 8, 0, host]))],
+                            ),
+                        )
+                    })
+                    .collect()
+            },
+        )
     }
 
     fn specs(peers: &Peers) -> Vec<PeerSpec> {
