@@ -8,6 +8,8 @@
 
 mod ruleset;
 mod syntax;
+#[cfg(test)]
+mod tests;
 
 use std::net::IpAddr;
 
@@ -52,12 +54,12 @@ impl Firewall {
 
     /// Brings the table to `setup` in one transaction. Doing it again changes nothing.
     pub async fn apply(&self, setup: &FirewallSetup) -> Result<(), FirewallError> {
-        run(&ruleset::replacement(&self.interface, setup)).await
+        run_transaction(&ruleset::replacement(&self.interface, setup)).await
     }
 
     /// Removes the table. Succeeds where there is none.
     pub async fn remove(&self) -> Result<(), FirewallError> {
-        run(&ruleset::removal(&self.interface)).await
+        run_transaction(&ruleset::removal(&self.interface)).await
     }
 
     /// Whether the table is there.
@@ -74,7 +76,7 @@ impl Firewall {
     }
 }
 
-async fn run(transaction: &Nftables<'_>) -> Result<(), FirewallError> {
+async fn run_transaction(transaction: &Nftables<'_>) -> Result<(), FirewallError> {
     Ok(helper::apply_ruleset_async(transaction).await?)
 }
 

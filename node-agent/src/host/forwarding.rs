@@ -58,3 +58,36 @@ impl Forwarding {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::netns::in_private_netns;
+
+    #[test]
+    fn switches_forwarding_on_once() {
+        in_private_netns(async || {
+            for switch in [Forwarding::V4, Forwarding::V6] {
+                std::fs::write(switch.path(), "0\n").unwrap();
+                assert!(!switch.is_enabled().unwrap());
+                switch.enable().unwrap();
+                assert!(switch.is_enabled().unwrap());
+                switch.enable().unwrap();
+            }
+        });
+    }
+
+    #[test]
+    fn a_refusal_names_the_remedy() {
+        let error = ForwardingError {
+            action: "write",
+            switch: Forwarding::V6,
+            source: io::ErrorKind::PermissionDenied.into(),
+        };
+        assert_eq!(
+            error.to_string(),
+            "cannot write /proc/sys/net/ipv6/conf/all/forwarding: permission denied; \
+             as root run: sysctl -w net.ipv6.conf.all.forwarding=1"
+        );
+    }
+}

@@ -2,6 +2,8 @@
 
 pub mod forwarding;
 mod load;
+#[cfg(test)]
+pub(crate) mod netns;
 mod reading;
 mod sampler;
 mod uplink;
