@@ -5,5 +5,6 @@ pub mod firewall;
 pub mod host;
 pub mod ipam;
 pub mod ledger;
+pub mod link;
 pub mod reconcile;
 pub mod wireguard;

@@ -10,7 +10,7 @@ use shared::ids::Revision;
 use shared::protocol::{
     AgentMessage, Applied, Apply, Change, MAX_PEERS_PER_MESSAGE, Peer, PeerResult, Timings,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{error, info, warn};
@@ -156,13 +156,12 @@ impl Node {
     }
 
     async fn handle(&mut self, command: Command) -> Result<(), NodeError> {
-        // Whoever asked may be gone by the time of the answer; then there is no one to tell.
         match command {
             Command::Attach(outbox, reply) => {
                 self.outbox = Some(outbox);
                 self.held = None;
                 self.state.book.report_all_again();
-                drop(reply.send(self.standing()));
+                answer(reply, self.standing());
             }
             Command::Desired { desired, received } => match desired {
                 Desired::Apply(apply) => self.apply(apply, received).await?,
@@ -173,17 +172,17 @@ impl Node {
             Command::Report => self.begin_report(),
             Command::Identity(identity, reply) => {
                 self.commit(vec![Write::Identity(identity)]).await?;
-                drop(reply.send(()));
+                answer(reply, ());
             }
-            Command::Status(reply) => drop(reply.send(self.status())),
+            Command::Status(reply) => answer(reply, self.status()),
             Command::Drain(on, reply) => {
                 self.commit(vec![Write::Draining(on)]).await?;
                 self.state.draining = on;
-                drop(reply.send(()));
+                answer(reply, ());
             }
             Command::AcceptSnapshot(reply) => {
                 let accepted = self.accept_held().await?;
-                drop(reply.send(accepted));
+                answer(reply, accepted);
             }
             Command::Reconcile => self.repair().await?,
             Command::Stop => {}
@@ -384,6 +383,11 @@ impl Node {
             uptime_seconds: self.started.elapsed().as_secs(),
         }
     }
+}
+
+/// Whoever asked may be gone by now; then there is no one to tell.
+fn answer<T>(reply: oneshot::Sender<T>, value: T) {
+    let _ = reply.send(value);
 }
 
 async fn finished<T>(task: &mut Option<JoinHandle<T>>) -> Result<T, JoinError> {

@@ -101,11 +101,6 @@ impl State {
     }
 
     #[must_use]
-    pub(super) fn is_empty(&self) -> bool {
-        self.peers.is_empty()
-    }
-
-    #[must_use]
     pub(super) fn hash(&self) -> StateHash {
         self.hash
     }

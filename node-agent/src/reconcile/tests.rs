@@ -259,7 +259,7 @@ async fn a_restart_issues_no_operation_and_forgets_nothing() {
     rig.node.drain(true).await.expect("runs");
     let before = rig.standing.clone();
     rig.stop().await;
-    device.take_operations();
+    let _ = device.take_operations();
     device.transfer(&two.public_key, 7, 8);
 
     let mut rig = Rig::start(&directory, &device).await;
@@ -292,7 +292,7 @@ async fn after_a_reboot_the_peers_come_back_in_a_new_generation() {
     let before = rig.standing.interface_epoch;
     rig.stop().await;
     device.vanish();
-    device.take_operations();
+    let _ = device.take_operations();
     tokio::time::sleep(Duration::from_millis(300)).await;
 
     let mut rig = Rig::start_with(
@@ -526,7 +526,7 @@ async fn a_gap_in_the_revisions_asks_for_a_snapshot() {
     let results = rig.snapshot(6, vec![one.clone(), two.clone()]).await;
     assert_eq!(results.len(), 2);
     device.transfer(&one.public_key, 3, 4);
-    device.take_operations();
+    let _ = device.take_operations();
     let results = rig.snapshot(7, vec![two.clone()]).await;
     assert_eq!(results[0], counters(1, 3, 4));
     assert_eq!(device.take_operations(), [PeerOp::Remove(one.public_key)]);
