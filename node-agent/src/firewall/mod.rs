@@ -6,16 +6,22 @@
 //! without it, and other tables are never touched. It only takes away: a packet that our table
 //! lets pass may still be dropped by somebody else's.
 
+#[cfg(test)]
+mod isolation_tests;
 mod ruleset;
 mod syntax;
 #[cfg(test)]
 mod tests;
 
+use std::io;
 use std::net::IpAddr;
+use std::process::Stdio;
 
 use ipnet::IpNet;
 use nftables::helper::{self, NftablesError};
 use nftables::schema::{NfListObject, NfObject, Nftables};
+use tokio::io::AsyncWriteExt;
+use tokio::process::Command;
 
 use crate::wireguard::InterfaceName;
 
@@ -35,7 +41,7 @@ pub struct FirewallSetup {
 #[derive(Debug, thiserror::Error)]
 pub enum FirewallError {
     #[error("`nft` could not be run: {0}")]
-    Execute(String),
+    Execute(#[from] io::Error),
     #[error("nftables refused: {0}")]
     Refused(String),
 }
@@ -76,14 +82,32 @@ impl Firewall {
     }
 }
 
+/// The library's own way of doing this loses what `nft` says about a refusal.
 async fn run_transaction(transaction: &Nftables<'_>) -> Result<(), FirewallError> {
-    Ok(helper::apply_ruleset_async(transaction).await?)
+    let text = serde_json::to_vec(transaction).map_err(io::Error::from)?;
+    let mut nft = Command::new("nft")
+        .args(["-j", "-f", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()?;
+    let written = match nft.stdin.take() {
+        Some(mut stdin) => stdin.write_all(&text).await,
+        None => Ok(()),
+    };
+    let output = nft.wait_with_output().await?;
+    if output.status.success() {
+        return Ok(written?);
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(FirewallError::Refused(said.trim().to_owned()))
 }
 
 impl From<NftablesError> for FirewallError {
     fn from(error: NftablesError) -> Self {
         match error {
-            NftablesError::NftExecution { inner, .. } => Self::Execute(inner.to_string()),
+            NftablesError::NftExecution { inner, .. } => Self::Execute(inner),
             NftablesError::NftFailed { stderr, .. } => Self::Refused(stderr.trim().to_owned()),
             other => Self::Refused(other.to_string()),
         }

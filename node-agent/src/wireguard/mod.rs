@@ -166,3 +166,22 @@ pub async fn open(
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn auto_takes_the_kernels_where_it_has_one() {
+        let expected = match kernel::available().await {
+            Ok(()) => "kernel",
+            Err(DeviceError::Unavailable(..)) => "userspace",
+            Err(error) => panic!("{error}"),
+        };
+        let name: InterfaceName = "auto-test".parse().unwrap();
+        let device = open(Backend::Auto, name.clone(), "wireguard-go".into()).await;
+        assert_eq!(device.unwrap().backend(), expected);
+        let kernel = open(Backend::Kernel, name, PathBuf::new()).await;
+        assert_eq!(kernel.is_ok(), expected == "kernel");
+    }
+}

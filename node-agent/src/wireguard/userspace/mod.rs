@@ -28,6 +28,9 @@ use super::{
 const PATIENCE: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(10);
 
+/// Most operations in one request, so that its answer comes in time.
+const MAX_OPERATIONS: usize = 1000;
+
 /// An interface of a supervised `wireguard-go`.
 #[derive(Debug)]
 pub(super) struct UserspaceDevice {
@@ -107,11 +110,11 @@ impl Device for UserspaceDevice {
     }
 
     async fn apply(&self, operations: &[PeerOp]) -> Result<(), DeviceError> {
-        if operations.is_empty() {
-            return Ok(());
-        }
         let process = self.process.lock().await;
-        process.ask(&uapi::program(operations)).await.map(|_| ())
+        for some in operations.chunks(MAX_OPERATIONS) {
+            process.ask(&uapi::program(some)).await?;
+        }
+        Ok(())
     }
 
     async fn teardown(&self) -> Result<(), DeviceError> {
