@@ -256,6 +256,12 @@ impl Ledger {
     }
 }
 
+/// Every file that the agent keeps in its state directory.
+#[must_use]
+pub fn files(directory: &Path) -> [PathBuf; 2] {
+    [directory.join(FILE), directory.join(KEY_FILE)]
+}
+
 /// The interface's private key; made on the first call. It never leaves the node.
 pub fn private_key(directory: &Path) -> Result<PrivateKey, LedgerError> {
     prepare_directory(directory)?;
