@@ -6,6 +6,7 @@ set -euo pipefail
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 cd "$ROOT"
+TARGET=${CARGO_TARGET_DIR:-$ROOT/target}
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin:$HOME/.cargo/bin
 
 # A short name for this checkout, so that two of them on one machine do not meet in names that
@@ -19,7 +20,7 @@ have() { command -v "$1" >/dev/null 2>&1; }
 is_root() { [ "$(id -u)" -eq 0 ]; }
 
 # Prints the comment at the head of a script: its `--help`.
-usage() { sed -n '2,/^[^#]/{ s/^# \{0,1\}//p }' "$0"; }
+usage() { sed -n '2,${ /^$/q; s/^# \{0,1\}//p }' "$0"; }
 
 # Runs a command as root: directly, or through sudo.
 as_root() {
@@ -30,14 +31,14 @@ as_root() {
 
 # --- steps: each prints with its time; the trap in `on_failure` names the one that broke.
 
-STEP='' STEP_LOG='' STEP_MEND='' STEP_BEGAN=0
+STEP='' STEP_LOG='' STEP_MEND='' STEP_BEGAN=0 WATCHED=''
 
 milliseconds() { printf '%s\n' $(( ${EPOCHREALTIME/[.,]/} / 1000 )); }
 
 # step NAME [LOG] [MEND]: ends the step before and begins this one.
 step() {
     step_done
-    STEP=$1 STEP_LOG=${2:-} STEP_MEND=${3:-} STEP_BEGAN=$(milliseconds)
+    STEP=$1 STEP_LOG=${2:-} STEP_MEND=${3:-} STEP_BEGAN=$(milliseconds) WATCHED=''
 }
 
 step_done() {
@@ -59,12 +60,14 @@ report_failed_step() {
     [ -z "$STEP_MEND" ] || warn "mend: $STEP_MEND"
 }
 
-# wait_for SECONDS WHAT COMMAND...: polls until the command succeeds.
+# wait_for SECONDS WHAT COMMAND...: polls until the command succeeds. Gives up at once when the
+# process in WATCHED, which it waits for, has ended.
 wait_for() {
     local deadline=$(( $(milliseconds) + $1 * 1000 )) seconds=$1 what=$2
     shift 2
     until "$@" >/dev/null 2>&1; do
         [ "$(milliseconds)" -lt "$deadline" ] || { warn "$what: not within $seconds s"; return 1; }
+        [ -z "$WATCHED" ] || ! process_gone "$WATCHED" || { warn "$what: its process ended"; return 1; }
         sleep 0.1
     done
 }
@@ -83,18 +86,24 @@ process_gone() {
 }
 
 # The interpreter of the system is preferred: version managers' shims take a fifth of a second.
-python() { if [ -x /usr/bin/python3 ]; then /usr/bin/python3 "$@"; else python3 "$@"; fi; }
+PYTHON=/usr/bin/python3
+[ -x "$PYTHON" ] || PYTHON=python3
+
+# "${WITH[@]}" FILE COMMAND...: becomes the command, with the variables that FILE sets. A command
+# line is public, a file need not be.
+# shellcheck disable=SC2016 # expanded by the inner shell
+WITH=(bash -c 'set -a; source "$1"; shift; exec "$@"' bash)
 
 # A TCP port on loopback that nothing listens on now.
 free_port() {
-    python -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
+    "$PYTHON" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
 }
 
 random_hex() { openssl rand -hex "${1:-32}"; }
 
 # json_get PATH: one value out of the JSON on standard input, by a dotted path.
 json_get() {
-    python -c '
+    "$PYTHON" -c '
 import json, sys
 value = json.load(sys.stdin)
 for key in sys.argv[1].split("."):
