@@ -23,5 +23,6 @@ make_certificates() {
                 printf 'basicConstraints=critical,CA:FALSE\nextendedKeyUsage=serverAuth\n'
             )
     ) 2>"$dir/openssl.log" || { cat "$dir/openssl.log" >&2; return 1; }
+    chmod 644 "$dir/ca.pem" "$dir/server.pem"
     rm -f "$dir/server.csr" "$dir/openssl.log"
 }
