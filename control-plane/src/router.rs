@@ -52,9 +52,10 @@ pub fn app(
         .app_data(state.clone())
         .app_data(documentation.clone())
         .configure(input::configure)
+        // Before the scopes, which take every path below theirs.
+        .configure(docs::configure)
         .configure(|config| documented(&mut ServiceConfig::new(config)))
         .configure(|config| aliases(&mut ServiceConfig::new(config)))
-        .configure(docs::configure)
         .default_service(web::to(unmatched))
         .wrap(from_fn(ours))
         .wrap(from_fn(measure))
@@ -72,7 +73,7 @@ async fn ours(
         return Ok(next.call(request).await?.map_into_boxed_body());
     }
     let error = ApiError::invalid("Host", "This is not a host of this service");
-    Ok(request.into_response(HttpResponse::from_error(error)))
+    Ok(request.error_response(error))
 }
 
 /// What no route took: nothing is there, or it takes other methods.

@@ -37,6 +37,27 @@ impl From<PasswordError> for ApiError {
     }
 }
 
+/// A password that nobody should choose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum WeakPassword {
+    #[error("Must have 8 to 128 characters")]
+    Length,
+    #[error("Must not be the email address")]
+    IsEmail,
+}
+
+/// Whether a new account may have this password.
+pub fn check_new(password: &SecretString, email: &str) -> Result<(), WeakPassword> {
+    let password = password.expose_secret();
+    if !(8..=128).contains(&password.chars().count()) {
+        return Err(WeakPassword::Length);
+    }
+    if password.to_lowercase() == email.trim().to_lowercase() {
+        return Err(WeakPassword::IsEmail);
+    }
+    Ok(())
+}
+
 /// Hashes and verifies passwords.
 #[derive(Debug)]
 pub struct PasswordHasher {

@@ -9,3 +9,4 @@ mod tls;
 pub use dependencies::{DependencyError, ping_postgres, ping_redis};
 pub use serve::{Application, RunningApp, StartError};
 pub use state::{AppState, StateError};
+pub use tls::{TlsError, check as check_tls};

@@ -16,6 +16,11 @@ pub enum TlsError {
     Pair(#[from] rustls::Error),
 }
 
+/// Whether the files can be served with.
+pub fn check(files: &TlsFiles) -> Result<(), TlsError> {
+    load(files).map(drop)
+}
+
 /// TLS 1.2 and 1.3 with the given files.
 pub(super) fn load(files: &TlsFiles) -> Result<ServerConfig, TlsError> {
     let chain = CertificateDer::pem_file_iter(&files.certificate)
