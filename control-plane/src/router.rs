@@ -16,7 +16,7 @@ use crate::app::AppState;
 use crate::error::{ApiError, Code};
 use crate::http::observe::{RequestSpan, measure};
 use crate::http::{docs, frame, host, input};
-use crate::{accounts, fleet, health};
+use crate::{accounts, fleet, health, tunnels};
 
 /// What the document names.
 fn documented(config: &mut ServiceConfig<'_>) {
@@ -24,7 +24,8 @@ fn documented(config: &mut ServiceConfig<'_>) {
         scope("/api/v1")
             .configure(health::routes)
             .configure(accounts::routes)
-            .configure(fleet::routes),
+            .configure(fleet::routes)
+            .configure(tunnels::routes),
     );
     fleet::node_routes(config);
 }
@@ -33,6 +34,7 @@ fn documented(config: &mut ServiceConfig<'_>) {
 fn aliases(config: &mut ServiceConfig<'_>) {
     health::routes(config);
     accounts::aliases(config);
+    tunnels::aliases(config);
 }
 
 /// One worker's application. The layers run from the last to the first.

@@ -15,6 +15,7 @@ use super::{metrics, tls};
 use crate::config::Config;
 use crate::db::{self, MigrationError};
 use crate::router::{self, Documentation};
+use crate::tunnels;
 
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -170,4 +171,11 @@ async fn start_tasks(state: &web::Data<AppState>) {
         state.shutdown().clone(),
     ));
     state.fleet().start(tasks).await;
+    let counting = state.clone();
+    tasks.spawn(async move {
+        let stop = counting.shutdown().clone();
+        counting.live().run(counting.db(), stop).await;
+    });
+    let cleaning = state.clone();
+    tasks.spawn(async move { tunnels::clean_up(&cleaning).await });
 }
