@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use actix_ws::{AggregatedMessage, AggregatedMessageStream, CloseCode, CloseReason};
+use actix_ws::{AggregatedMessage, AggregatedMessageStream, CloseCode, CloseReason, ProtocolError};
 use chrono::Utc;
 use futures_util::future::LocalBoxFuture;
 use shared::ids::ServerId;
@@ -135,7 +135,9 @@ async fn hello(frames: &mut AggregatedMessageStream) -> Result<Hello, Close> {
                 Ok(AgentMessage::Hello(hello)) => Ok(hello),
                 _ => Err(bad_frame("the first message is no hello")),
             },
-            Some(Ok(AggregatedMessage::Close(_))) | None => Err(Close::timed_out("gone")),
+            Some(Ok(AggregatedMessage::Close(_)) | Err(ProtocolError::Io(_))) | None => {
+                Err(Close::timed_out("gone"))
+            }
             Some(Ok(AggregatedMessage::Binary(_)) | Err(_)) => {
                 Err(bad_frame("the first message is no hello"))
             }
@@ -233,7 +235,7 @@ impl Session<'_> {
 
     fn take(
         &mut self,
-        frame: Option<Result<AggregatedMessage, actix_ws::ProtocolError>>,
+        frame: Option<Result<AggregatedMessage, ProtocolError>>,
     ) -> ControlFlow<Option<Close>> {
         let now = Instant::now();
         self.handle.update(|vitals| vitals.last_heard = now);
@@ -244,7 +246,9 @@ impl Session<'_> {
                 self.machine.handle_ping(&payload, now);
             }
             Some(Ok(AggregatedMessage::Pong(payload))) => self.machine.handle_pong(&payload, now),
-            Some(Ok(AggregatedMessage::Close(_))) | None => return ControlFlow::Break(None),
+            Some(Ok(AggregatedMessage::Close(_)) | Err(ProtocolError::Io(_))) | None => {
+                return ControlFlow::Break(None);
+            }
             Some(Err(_)) => {
                 metrics::counter!("fleet_bad_frames_total").increment(1);
                 return ControlFlow::Break(Some(bad_frame("not a frame, or too large")));
