@@ -11,7 +11,11 @@ pub mod ledger;
 
 mod live;
 mod meter;
+mod metrics_socket;
+mod routes;
 mod store;
+mod watch;
 
 pub use live::{Live, Reading};
+pub use routes::{aliases, routes};
 pub(crate) use store::handshake_time;
