@@ -171,3 +171,6 @@ fn names(item: &PathItem) -> Vec<&'static str> {
     .filter_map(|(name, operation)| operation.is_some().then_some(name))
     .collect()
 }
+
+#[cfg(test)]
+mod tests;

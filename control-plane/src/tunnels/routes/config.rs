@@ -25,6 +25,7 @@ struct ConfigView {
 /// The configuration of a live connection.
 #[utoipa::path(
     tag = "connections",
+    security(("bearer" = [])),
     params(("connection_id" = String, Path, format = Uuid)),
     responses(
         (status = 200, description = "The configuration without the private key", body = ConfigView),
@@ -47,6 +48,7 @@ pub(super) async fn config_text(
 /// The configuration of a live connection as a file.
 #[utoipa::path(
     tag = "connections",
+    security(("bearer" = [])),
     params(("connection_id" = String, Path, format = Uuid)),
     responses(
         (status = 200, description = "The configuration without the private key", body = String, content_type = "text/plain"),
@@ -74,6 +76,7 @@ pub(super) async fn config_file(
 /// The configuration of a live connection as a QR code.
 #[utoipa::path(
     tag = "connections",
+    security(("bearer" = [])),
     params(("connection_id" = String, Path, format = Uuid)),
     responses(
         (status = 200, description = "A picture", body = String, content_type = "image/svg+xml"),
@@ -96,6 +99,7 @@ pub(super) async fn qr_svg(
 /// The configuration of a live connection as a QR code.
 #[utoipa::path(
     tag = "connections",
+    security(("bearer" = [])),
     params(("connection_id" = String, Path, format = Uuid)),
     responses(
         (status = 200, description = "A picture", body = Vec<u8>, content_type = "image/png"),

@@ -16,6 +16,7 @@ use crate::tunnels::connect::{Spent, connect};
 /// `Idempotency-Key` a repeated request makes no second connection.
 #[utoipa::path(
     tag = "connections",
+    security(("bearer" = [])),
     params(ConnectQuery, ("Idempotency-Key" = Option<String>, Header, description = "At most 200 characters")),
     request_body(content = inline(Option<ConnectBody>)),
     responses(
@@ -41,6 +42,7 @@ pub(super) async fn vpn_connect(
 /// The same as `POST /vpn/connect`.
 #[utoipa::path(
     tag = "connections",
+    security(("bearer" = [])),
     params(ConnectQuery, ("Idempotency-Key" = Option<String>, Header, description = "At most 200 characters")),
     request_body(content = inline(Option<ConnectBody>)),
     responses((status = 200, description = "Connected", body = ConnectView)),

@@ -15,6 +15,7 @@ use crate::tunnels::disconnect::disconnect;
 /// the node does not answer within two seconds, those known so far. Repeating it changes nothing.
 #[utoipa::path(
     tag = "connections",
+    security(("bearer" = [])),
     request_body(content = inline(Option<DisconnectBody>)),
     responses(
         (status = 200, description = "Ended", body = DisconnectView),
@@ -34,6 +35,7 @@ pub(super) async fn vpn_disconnect(
 /// Ends this connection; an ended one is answered as it ended.
 #[utoipa::path(
     tag = "connections",
+    security(("bearer" = [])),
     params(("connection_id" = String, Path, format = Uuid)),
     request_body(content = inline(Option<DisconnectBody>)),
     responses(
@@ -55,6 +57,7 @@ pub(super) async fn vpn_disconnect_one(
 /// The same as `POST /vpn/disconnect`.
 #[utoipa::path(
     tag = "connections",
+    security(("bearer" = [])),
     request_body(content = inline(Option<DisconnectBody>)),
     responses((status = 200, description = "Ended", body = DisconnectView)),
 )]

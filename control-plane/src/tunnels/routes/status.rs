@@ -10,6 +10,7 @@ use crate::tunnels::store;
 /// The caller's live connections with their counters at this moment.
 #[utoipa::path(
     tag = "connections",
+    security(("bearer" = [])),
     responses((status = 200, description = "The live connections", body = StatusView)),
 )]
 #[get("/connection/status")]
