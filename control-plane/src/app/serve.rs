@@ -45,7 +45,7 @@ impl Application {
     /// Brings everything up. Needs a multi-thread runtime and rustls's provider installed.
     pub async fn start(config: Config) -> Result<RunningApp, StartError> {
         let state = web::Data::new(AppState::new(config)?);
-        dependencies::wait(&state).await?;
+        dependencies::wait(state.config()).await?;
         migrate(state.config()).await?;
         let (server, address) = api_server(&state)?;
         let (metrics_server, metrics_address) = metrics_server(&state)?;

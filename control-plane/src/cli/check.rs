@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use secrecy::ExposeSecret;
 
 use super::print;
-use crate::app::{AppState, check_tls, ping_postgres, ping_redis};
+use crate::app::{AppState, check_tls, reach_postgres, reach_redis};
 use crate::config::{Config, HttpConfig, Origin};
 use crate::db;
 
@@ -29,9 +29,10 @@ impl Finding {
 
 pub(super) async fn run(config: Config) -> anyhow::Result<ExitCode> {
     show(&config)?;
-    let state = AppState::new(config)?;
+    // Keys that parse and still cannot be used show here.
+    AppState::new(config.clone())?;
     let mut all_well = true;
-    for finding in examine(&state).await {
+    for finding in examine(&config).await {
         match finding.trouble {
             None => print(&format!("ok    {}", finding.name))?,
             Some((trouble, mend)) => {
@@ -61,9 +62,8 @@ fn show(config: &Config) -> anyhow::Result<()> {
     print("")
 }
 
-async fn examine(state: &AppState) -> Vec<Finding> {
-    let config = state.config();
-    let postgres = ping_postgres(state).await;
+async fn examine(config: &Config) -> Vec<Finding> {
+    let postgres = reach_postgres(config).await;
     let is_up = postgres.is_ok();
     let mut findings = vec![Finding::new(
         "Postgres",
@@ -75,7 +75,7 @@ async fn examine(state: &AppState) -> Vec<Finding> {
     }
     findings.push(Finding::new(
         "Redis",
-        ping_redis(state).await,
+        reach_redis(config).await,
         "start Redis, or correct REDIS_URL or REDIS_HOST and REDIS_PORT",
     ));
     findings.extend(listeners(&config.http));
