@@ -42,15 +42,19 @@ pub async fn run(state: &AppState) {
 async fn end_due(state: &AppState, reporting: Vec<ServerId>) -> Result<Vec<Ended>, ApiError> {
     let vpn = &state.config().vpn;
     let due = Due {
-        unanswered: vpn.connect_ack_timeout * 3,
+        unanswered: vpn.connect_ack_timeout * 3 / 2,
         idle: vpn.connection_idle_timeout,
         reporting,
         limit: BATCH,
     };
-    let ended = {
+    let (asked, ended) = {
         let mut conn = state.db().get().await?;
-        store::end_due(&mut conn, &due).await?
+        let asked = store::ask_again(&mut conn, &due).await?;
+        (asked, store::end_due(&mut conn, &due).await?)
     };
+    for server in asked {
+        state.fleet().signal(server, None);
+    }
     for connection in &ended {
         announce(state, connection, None);
     }

@@ -190,13 +190,57 @@ pub(in crate::tunnels) async fn end_peer(
 /// What makes a connection end by itself.
 #[derive(Debug)]
 pub(in crate::tunnels) struct Due {
-    /// A node has this long to acknowledge a peer.
+    /// A node has this long to acknowledge a peer that nobody waits for, and as long again after it
+    /// was asked again.
     pub(in crate::tunnels) unanswered: Duration,
     /// No handshake for this long.
     pub(in crate::tunnels) idle: Duration,
     /// Nodes that have reported long enough for their silence about a peer to mean something.
     pub(in crate::tunnels) reporting: Vec<ServerId>,
     pub(in crate::tunnels) limit: i32,
+}
+
+/// Asks the nodes again about connections that nobody waits for any more: the request's process or
+/// the acknowledgement was lost. Once for each; then it is [`end_due`]'s. Names the nodes.
+pub(in crate::tunnels) async fn ask_again(
+    conn: &mut AsyncPgConnection,
+    due: &Due,
+) -> diesel::QueryResult<Vec<ServerId>> {
+    const SQL: &str = "
+        WITH due AS (
+            SELECT id, server_id, row_number() OVER (PARTITION BY server_id ORDER BY id) AS n
+              FROM (SELECT id, server_id FROM connections
+                     WHERE status = 'connecting' AND revision = peer_id AND server_id IS NOT NULL
+                       AND updated_at < now() - make_interval(secs => $1)
+                       AND (SELECT pg_try_advisory_xact_lock(7305790187410063478)) LIMIT $2) found
+        ), rev AS (
+            UPDATE nodes SET desired_revision = desired_revision + d.n
+              FROM (SELECT server_id, max(n) AS n FROM due GROUP BY server_id) d
+             WHERE nodes.server_id = d.server_id
+         RETURNING nodes.server_id, nodes.desired_revision - d.n AS before
+        ), asked AS (
+            UPDATE connections c SET revision = rev.before + due.n, updated_at = now()
+              FROM due JOIN rev USING (server_id)
+             WHERE c.id = due.id AND c.status = 'connecting'
+         RETURNING c.server_id
+        )
+        SELECT DISTINCT server_id FROM asked";
+
+    #[derive(QueryableByName)]
+    struct Row {
+        #[diesel(sql_type = SqlUuid)]
+        server_id: Uuid,
+    }
+
+    let rows: Vec<Row> = statement(SQL)
+        .bind::<Double, _>(due.unanswered.as_secs_f64())
+        .bind::<Integer, _>(due.limit)
+        .load(conn)
+        .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| ServerId(row.server_id))
+        .collect())
 }
 
 /// Ends whatever is due. Does nothing while another replica does it.
@@ -210,7 +254,8 @@ pub(in crate::tunnels) async fn end_due(
                     WHEN NOT u.is_active THEN 'suspended'
                     WHEN c.server_id IS NULL THEN 'server_gone'
                     WHEN c.expires_at <= now() THEN 'expired'
-                    WHEN c.status = 'connecting' AND c.created_at < now() - make_interval(secs => $1) THEN 'no_answer'
+                    WHEN c.status = 'connecting' AND c.revision > c.peer_id
+                     AND c.updated_at < now() - make_interval(secs => $1) THEN 'no_answer'
                     WHEN c.status = 'connected' AND c.server_id = ANY ($3)
                      AND greatest(c.last_handshake_at, c.connected_at) < now() - make_interval(secs => $2) THEN 'idle'
                     WHEN c.user_slot IS NULL AND EXISTS (SELECT FROM connections next

@@ -19,7 +19,9 @@ use shared::protocol::Addresses;
 use shared::wireguard::PublicKey;
 
 pub(super) use entitlement::{Entitlement, LiveConnection, entitlement};
-pub(super) use lifecycle::{Due, Ended, Inserted, NewConnection, end, end_due, end_peer, insert};
+pub(super) use lifecycle::{
+    Due, Ended, Inserted, NewConnection, ask_again, end, end_due, end_peer, insert,
+};
 pub(super) use node_log::{
     Acked, acknowledge, changes, fingerprint, revision, snapshot, unacknowledged,
 };
