@@ -22,7 +22,7 @@ const WAITING_PER_CORE: usize = 64;
 pub enum PasswordError {
     #[error("too many passwords are waiting to be hashed")]
     Busy,
-    #[error("hashing failed: {0}")]
+    #[error("hashing failed")]
     Hash(#[from] password_hash::Error),
     #[error("the hashing thread ended early")]
     Thread(#[from] JoinError),

@@ -29,7 +29,7 @@ pub enum StartError {
     PendingMigrations,
     #[error(transparent)]
     Tls(#[from] tls::TlsError),
-    #[error("cannot listen on {address} ({variables}): {source}")]
+    #[error("cannot listen on {address} ({variables})")]
     Listen {
         address: SocketAddr,
         variables: &'static str,

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use secrecy::ExposeSecret;
 
 use super::print;
-use crate::app::{AppState, check_tls, reach_postgres, reach_redis};
+use crate::app::{AppState, StartError, check_tls, reach_postgres, reach_redis};
 use crate::config::{Config, HttpConfig, Origin};
 use crate::db;
 
@@ -19,10 +19,12 @@ struct Finding {
 impl Finding {
     fn new<T>(
         name: &'static str,
-        result: Result<T, impl std::fmt::Display>,
+        result: Result<T, impl Into<anyhow::Error>>,
         mend: &'static str,
     ) -> Self {
-        let trouble = result.err().map(|error| (error.to_string(), mend));
+        let trouble = result
+            .err()
+            .map(|error| (format!("{:#}", error.into()), mend));
         Self { name, trouble }
     }
 }
@@ -85,8 +87,8 @@ async fn examine(config: &Config) -> Vec<Finding> {
 async fn migrations(config: &Config) -> Finding {
     let pending = match db::pending(config.database.url.expose_secret()).await {
         Ok(false) => Ok(()),
-        Ok(true) => Err("the database is older than this build".to_owned()),
-        Err(error) => Err(error.to_string()),
+        Ok(true) => Err(StartError::PendingMigrations.into()),
+        Err(error) => Err(anyhow::Error::from(error)),
     };
     Finding::new("migrations", pending, "run `control-plane migrate`")
 }
