@@ -163,7 +163,9 @@ mod tests {
         );
     }
 
-    const WRONG: &[(&str, fn(&mut EnrolmentTokenArgs))] = &[
+    type Spoil = fn(&mut EnrolmentTokenArgs);
+
+    const WRONG: &[(&str, Spoil)] = &[
         ("--hostname", |args| args.hostname = "no_host".to_owned()),
         ("--country-code", |args| {
             args.country_code = "DEU".to_owned()
