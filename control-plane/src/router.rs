@@ -67,13 +67,14 @@ pub fn app(
         .wrap(from_fn(frame::frame))
 }
 
-/// Turns away who asks for another host.
+/// Turns away who asks for another host, and counts the rest while they are answered.
 async fn ours(
     state: web::Data<AppState>,
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
     if host::is_allowed(&request, &state.config().http.allowed_hosts) {
+        let _in_flight = state.requests().token();
         return Ok(next.call(request).await?.map_into_boxed_body());
     }
     let error = ApiError::invalid("Host", "This is not a host of this service");
