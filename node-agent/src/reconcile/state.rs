@@ -162,14 +162,23 @@ impl State {
     ) -> Staged {
         self.sequence.0 += 1;
         let mut staged = Staged::default();
+        let mut outcomes = HashMap::with_capacity(changes.len());
+        let mut named = Vec::with_capacity(changes.len());
         for change in changes {
             let (peer, outcome) = match change {
                 Change::Upsert(peer) => (peer.peer, self.upsert(peer, now, rng, &mut staged)),
                 Change::Remove { peer } => (peer, self.remove(peer, now, &mut staged)),
                 Change::Unknown => continue,
             };
-            staged.results.push(PeerResult { peer, outcome });
+            if outcomes.insert(peer, outcome).is_none() {
+                named.push(peer);
+            }
         }
+        staged.results = named
+            .into_iter()
+            .filter_map(|peer| Some((peer, outcomes.remove(&peer)?)))
+            .map(|(peer, outcome)| self.result(peer, outcome))
+            .collect();
         if self.applied != to {
             self.applied = to;
             staged.writes.push(Write::Applied(to));
@@ -221,6 +230,21 @@ impl State {
     #[must_use]
     pub(super) fn holder(&self, key: &PublicKey) -> Option<PeerId> {
         self.by_key.get(key).copied()
+    }
+
+    /// How it stands at the end of the message: a later change may have taken the peer's key.
+    fn result(&self, peer: PeerId, outcome: Outcome) -> PeerResult {
+        let displaced =
+            matches!(outcome, Outcome::Active { .. }) && !self.peers.contains_key(&peer);
+        let outcome = if displaced { self.gone(peer) } else { outcome };
+        PeerResult { peer, outcome }
+    }
+
+    fn gone(&self, peer: PeerId) -> Outcome {
+        let last = self.finals.get(&peer);
+        Outcome::Removed {
+            counters: last.and_then(|last| last.counters),
+        }
     }
 
     fn upsert(
@@ -317,10 +341,7 @@ impl State {
 
     fn remove(&mut self, peer: PeerId, now: DateTime<Utc>, staged: &mut Staged) -> Outcome {
         let Some(record) = self.forget(peer) else {
-            let last = self.finals.get(&peer);
-            return Outcome::Removed {
-                counters: last.and_then(|last| last.counters),
-            };
+            return self.gone(peer);
         };
         let counters = self.book.forget(&record.public_key);
         staged.operations.push(PeerOp::Remove(record.public_key));
