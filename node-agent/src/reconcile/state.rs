@@ -17,10 +17,11 @@ use shared::protocol::{Addresses, Change, FailureReason, Outcome, Peer, PeerResu
 use shared::wireguard::PublicKey;
 use tracing::warn;
 
+use super::plan::plan;
 use crate::counters::{Book, Sequence};
 use crate::ipam::{Pool, PoolError};
 use crate::ledger::{self, Final, PeerRecord, Write};
-use crate::wireguard::{PeerOp, PeerSpec};
+use crate::wireguard::{PeerOp, PeerSpec, PeerStatus};
 
 /// How many removed peers' final counters are kept, and how long.
 const MAX_FINALS: usize = 16_384;
@@ -115,6 +116,44 @@ impl State {
     #[must_use]
     pub(super) fn desired(&self) -> Vec<PeerSpec> {
         self.peers.values().map(spec).collect()
+    }
+
+    /// What the interface lacks. A key of ours with addresses that its holder never had belongs to
+    /// an earlier holder: it is taken out first, so that the new one counts from zero.
+    #[must_use]
+    pub(super) fn repairs(&self, mut actual: Vec<PeerStatus>) -> Vec<PeerOp> {
+        let mut operations = Vec::new();
+        actual.retain(|status| {
+            let stale = self.by_key.contains_key(&status.public_key) && !self.is_own(status);
+            if stale {
+                operations.push(PeerOp::Remove(status.public_key));
+            }
+            !stale
+        });
+        operations.extend(plan(&self.desired(), &actual));
+        operations
+    }
+
+    /// Books a dump that began at `began`, as far as it is about our peers. Returns those whose
+    /// counters went back.
+    pub(super) fn observe(&mut self, dump: &[PeerStatus], began: Sequence) -> Vec<PublicKey> {
+        let mut book = std::mem::take(&mut self.book);
+        let restarted = book.observe(dump.iter().filter(|status| self.is_own(status)), began);
+        self.book = book;
+        restarted
+    }
+
+    fn is_own(&self, status: &PeerStatus) -> bool {
+        self.by_key
+            .get(&status.public_key)
+            .and_then(|peer| self.peers.get(peer))
+            .is_some_and(|record| {
+                status
+                    .allowed_ips
+                    .iter()
+                    .copied()
+                    .eq(nets(record.addresses))
+            })
     }
 
     /// When the next peer expires.
@@ -264,37 +303,30 @@ impl State {
             self.remove(other, now, staged);
         }
         match self.peers.get(&peer.peer).cloned() {
-            Some(known) => self.change(known, peer, staged),
+            Some(known) if known.public_key == peer.public_key => self.change(&known, peer, staged),
+            // Another client, whatever its id: nothing of the old one's tunnel is kept.
+            Some(_) => {
+                self.remove(peer.peer, now, staged);
+                self.admit(peer, now, rng, staged)
+            }
             None => self.admit(peer, now, rng, staged),
         }
     }
 
     /// A peer that is held already keeps its addresses.
-    fn change(&mut self, known: PeerRecord, peer: Peer, staged: &mut Staged) -> Outcome {
+    fn change(&mut self, known: &PeerRecord, peer: Peer, staged: &mut Staged) -> Outcome {
         let id = peer.peer;
-        let mut record = record(peer, known.addresses, known.generation);
-        let outcome = Outcome::Active {
-            addresses: record.addresses,
-        };
-        if record == known {
-            return outcome;
-        }
-        if record.public_key != known.public_key {
-            record.generation = next(known.generation);
-            self.book.rekey(&known.public_key, record.public_key);
-            staged.operations.push(PeerOp::Remove(known.public_key));
-            staged.operations.push(PeerOp::Add(spec(&record)));
-        } else if record.preshared_key != known.preshared_key {
-            staged.operations.push(PeerOp::Update(spec(&record)));
-        }
-        self.forget(id);
-        if record.generation == known.generation {
+        let record = record(peer, known.addresses, known.generation);
+        let addresses = record.addresses;
+        if record != *known {
+            if record.preshared_key != known.preshared_key {
+                staged.operations.push(PeerOp::Update(spec(&record)));
+            }
+            self.forget(id);
             self.index(id, record.clone());
-        } else {
-            self.insert(id, record.clone());
+            staged.writes.push(Write::Peer(id, record));
         }
-        staged.writes.push(Write::Peer(id, record));
-        outcome
+        Outcome::Active { addresses }
     }
 
     fn admit(
@@ -412,13 +444,18 @@ fn record(peer: Peer, addresses: Addresses, generation: Generation) -> PeerRecor
 }
 
 fn spec(record: &PeerRecord) -> PeerSpec {
-    let v4 = IpNet::V4(Ipv4Net::from(record.addresses.v4));
-    let v6 = record.addresses.v6.map(Ipv6Net::from).map(IpNet::V6);
     PeerSpec {
         public_key: record.public_key,
         preshared_key: record.preshared_key.clone(),
-        allowed_ips: std::iter::once(v4).chain(v6).collect(),
+        allowed_ips: nets(record.addresses).collect(),
     }
+}
+
+/// Sorted, as the interface reports them.
+fn nets(addresses: Addresses) -> impl Iterator<Item = IpNet> {
+    let v4 = IpNet::V4(Ipv4Net::from(addresses.v4));
+    let v6 = addresses.v6.map(Ipv6Net::from).map(IpNet::V6);
+    std::iter::once(v4).chain(v6)
 }
 
 fn has_expired(not_after: Option<DateTime<Utc>>, now: DateTime<Utc>) -> bool {

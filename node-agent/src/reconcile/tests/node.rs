@@ -193,7 +193,7 @@ async fn a_key_that_moves_counts_from_zero_even_when_the_interface_fails_between
 }
 
 #[tokio::test]
-async fn a_changed_key_of_the_same_peer_begins_a_generation() {
+async fn a_changed_key_of_the_same_peer_is_another_client_in_a_new_generation() {
     let (directory, device) = world();
     let mut rig = Rig::start(&directory, &device).await;
     let one = peer(1);
@@ -203,7 +203,8 @@ async fn a_changed_key_of_the_same_peer_begins_a_generation() {
         public_key: PrivateKey::generate().public_key(),
         ..one
     };
-    assert_eq!(rig.apply(1, 2, vec![upsert(&rekeyed)]).await, first);
+    let second = rig.apply(1, 2, vec![upsert(&rekeyed)]).await;
+    assert_ne!(addresses(&second[0]), addresses(&first[0]));
     assert_eq!(keys(&device).await, [rekeyed.public_key]);
     rig.node.report().await.expect("runs");
     match rig.next().await {

@@ -6,8 +6,8 @@ use chrono::{DateTime, TimeDelta, Utc};
 use proptest::prelude::*;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use shared::ids::{ConnectionId, PeerId, Revision};
-use shared::protocol::{Change, Outcome, Peer};
+use shared::ids::{ConnectionId, Generation, PeerId, Revision};
+use shared::protocol::{Change, Outcome, Peer, PeerCounters};
 use shared::wireguard::{PresharedKey, PublicKey};
 
 use crate::counters::Sequence;
@@ -131,6 +131,9 @@ struct World {
     now: i64,
     rng: StdRng,
     revision: u64,
+    /// What the clients sent, and what the plane was told of it.
+    truth: BTreeMap<PeerId, u64>,
+    told: BTreeMap<(PeerId, Generation), u64>,
 }
 
 impl World {
@@ -143,10 +146,34 @@ impl World {
             now: 0,
             rng: StdRng::seed_from_u64(seed),
             revision: 0,
+            truth: BTreeMap::new(),
+            told: BTreeMap::new(),
         }
     }
 
-    fn apply(&mut self, changes: Vec<Change>, reaches_interface: bool) {
+    fn tell(&mut self, peer: PeerId, counters: PeerCounters) {
+        let told = self.told.entry((peer, counters.generation)).or_default();
+        *told = counters.sent.max(*told);
+    }
+
+    fn report(&mut self) {
+        self.observe();
+        for frame in self.state.book.frames(0) {
+            for (peer, counters) in frame.entries {
+                self.tell(peer, counters);
+            }
+        }
+    }
+
+    fn send(&mut self, key: &PublicKey, bytes: u64) {
+        if let Some(peer) = self.interface.0.get_mut(key) {
+            peer.rx_bytes += bytes;
+            let holder = self.state.holder(key).expect("no orphan");
+            *self.truth.entry(holder).or_default() += bytes;
+        }
+    }
+
+    fn apply(&mut self, changes: Vec<Change>, reaches_plane: bool) {
         self.observe();
         self.revision += 1;
         let named: BTreeSet<_> = changes
@@ -162,12 +189,19 @@ impl World {
             .state
             .stage(changes, revision, at(self.now), &mut self.rng);
         write(&mut self.ledger, &staged.writes);
-        if reaches_interface {
+        if reaches_plane {
             self.interface.carry_out(&staged.operations);
         }
         let mut answered = BTreeSet::new();
         for result in staged.results {
             assert!(answered.insert(result.peer), "one result a peer");
+            if let Outcome::Removed {
+                counters: Some(last),
+            } = result.outcome
+                && reaches_plane
+            {
+                self.tell(result.peer, last);
+            }
             let record = self.ledger.peers.get(&result.peer);
             match result.outcome {
                 Outcome::Active { addresses } => {
@@ -182,7 +216,8 @@ impl World {
     fn restart(&mut self) {
         self.state = restore(&self.ledger, self.now);
         self.observe();
-        let operations = plan(&self.state.desired(), &self.interface.dump());
+        let dump = self.interface.dump();
+        let operations = self.state.repairs(dump);
         let added: Vec<_> = operations
             .iter()
             .filter_map(|operation| match operation {
@@ -196,6 +231,7 @@ impl World {
     }
 
     fn expire(&mut self) {
+        self.observe();
         let staged = self.state.expire(at(self.now));
         write(&mut self.ledger, &staged.writes);
         self.interface.carry_out(&staged.operations);
@@ -203,7 +239,8 @@ impl World {
 
     fn observe(&mut self) {
         let dump = self.interface.dump();
-        self.state.book.observe(&dump, Sequence(u64::MAX));
+        let restarted = self.state.observe(&dump, Sequence(u64::MAX));
+        assert_eq!(restarted, [], "counters went back");
     }
 
     fn check(&self) {
@@ -231,6 +268,7 @@ proptest! {
         steps in proptest::collection::vec(step(), 1..40),
     ) {
         let mut world = World::new(seed);
+        let crashes = steps.iter().any(|step| matches!(step, Step::ApplyAndCrash(_)));
         let mut generations = BTreeMap::new();
         for step in steps {
             match step {
@@ -244,9 +282,9 @@ proptest! {
                     world.expire();
                 }
                 Step::Traffic(key, bytes) => {
-                    let key = PublicKey::from_bytes([key; 32]);
-                    if let Some(peer) = world.interface.0.get_mut(&key) {
-                        peer.rx_bytes += bytes;
+                    world.send(&PublicKey::from_bytes([key; 32]), bytes);
+                    if bytes % 2 == 0 {
+                        world.report();
                     }
                 }
             }
@@ -255,6 +293,15 @@ proptest! {
                 let last = generations.insert(*peer, record.generation);
                 prop_assert!(last <= Some(record.generation), "a generation went back");
             }
+        }
+        world.apply((0..8).map(|id| Change::Remove { peer: PeerId(id) }).collect(), true);
+        world.report();
+        for (peer, sent) in &world.truth {
+            let told = world.told.range((*peer, Generation(0))..=(*peer, Generation(u32::MAX)));
+            let told: u64 = told.map(|(_, sent)| sent).sum();
+            prop_assert!(told <= *sent, "counted twice");
+            // What a peer that comes back counted before is told by memory alone.
+            prop_assert!(crashes || told == *sent, "lost");
         }
     }
 }
