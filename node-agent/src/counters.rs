@@ -64,6 +64,8 @@ pub struct Book {
     /// Generations that ended while their peer lived on, and whether this session's plane was told.
     /// Nothing acknowledges a report, so they stay.
     ended: BTreeMap<(PeerId, Generation), (PeerCounters, bool)>,
+    /// When the newest dump that was booked began.
+    newest: Sequence,
 }
 
 impl Book {
@@ -112,14 +114,19 @@ impl Book {
         self.entries.remove(key)?.counters()
     }
 
-    /// Books a dump that began when the interface stood at `began`. Returns the peers whose counters
-    /// went back: something else removed and added them, a generation has ended unseen.
+    /// Books a dump that began when the interface stood at `began`; one that a newer dump overtook
+    /// is passed over. Returns the peers whose counters went back: something else removed and added
+    /// them, a generation has ended unseen.
     pub fn observe<'a>(
         &mut self,
         dump: impl IntoIterator<Item = &'a PeerStatus>,
         began: Sequence,
     ) -> Vec<PublicKey> {
         let mut restarted = Vec::new();
+        if began < self.newest {
+            return restarted;
+        }
+        self.newest = began;
         for status in dump {
             let Some(entry) = self.entries.get_mut(&status.public_key) else {
                 continue;
@@ -267,6 +274,14 @@ mod tests {
         assert!(book.frames(60).is_empty());
         book.observe(&[status(0, 5, 5)], Sequence(1));
         assert_eq!(book.frames(60)[0].entries[0].1.sent, 5);
+    }
+
+    #[test]
+    fn a_dump_that_was_overtaken_is_no_restart() {
+        let mut book = book(1);
+        assert_eq!(book.observe(&[status(0, 100, 1)], Sequence(2)), []);
+        assert_eq!(book.observe(&[status(0, 90, 1)], Sequence(1)), []);
+        assert_eq!(book.frames(60)[0].entries[0].1.sent, 100);
     }
 
     #[test]

@@ -125,7 +125,7 @@ impl Node {
         replaced: &HashSet<PublicKey>,
     ) -> Result<usize, NodeError> {
         self.ensure_interface().await?;
-        let began = self.state.sequence();
+        let began = self.state.begin_dump();
         let (stale, actual): (Vec<_>, Vec<_>) = self
             .device
             .peers()
@@ -170,7 +170,7 @@ impl Node {
     }
 
     pub(super) async fn read_counters(&mut self) -> Result<(), NodeError> {
-        let began = self.state.sequence();
+        let began = self.state.begin_dump();
         let peers = self.device.peers().await?;
         self.observe(&peers, began).await
     }

@@ -106,9 +106,9 @@ impl State {
         self.hash
     }
 
-    /// Where the interface stands in the order of changes and dumps.
-    #[must_use]
-    pub(super) fn sequence(&self) -> Sequence {
+    /// A dump begins: its place in the order of changes and dumps.
+    pub(super) fn begin_dump(&mut self) -> Sequence {
+        self.sequence.0 += 1;
         self.sequence
     }
 
