@@ -1,9 +1,14 @@
-//! The Postgres pool, its migrations and the schema. Queries live in each domain's `store`.
+//! The pools of Postgres and Redis, the migrations and the schema. Queries live in each domain's
+//! `store`.
 
 pub mod schema;
 
 mod migrations;
 mod pool;
+mod redis;
+mod statement;
 
 pub use migrations::{MigrationError, pending, revert, run};
 pub use pool::{Conn, Pool, PoolError, connect};
+pub use redis::{RedisPool, RedisPoolError, connect_redis};
+pub use statement::{Statement, statement};

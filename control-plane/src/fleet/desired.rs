@@ -5,6 +5,7 @@
 //! themselves in when the application is put together, so that the arrows point one way.
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 use shared::ids::{ConnectionId, Revision, ServerId};
 use shared::protocol::{
     Addresses, Change, FailureReason, Peer, PeerResult, StateHash, counters::CountersFrame,
@@ -36,7 +37,8 @@ pub struct Acknowledged {
     pub answer: NodeAnswer,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum NodeAnswer {
     Active(Addresses),
     Removed,
@@ -44,7 +46,7 @@ pub enum NodeAnswer {
 }
 
 /// The number of a session of a node. Only the newest may write.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Fence(pub i64);
 
 /// A node's desired peers, kept by revision.

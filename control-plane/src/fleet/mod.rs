@@ -1,3 +1,155 @@
 //! The fleet: servers, the nodes that run them, their sessions, and the choice among them.
+//!
+//! What holds here:
+//! - Selection and the server lists read [`FleetView`] and cost no query.
+//! - A node has one session; [`desired::Fence`] grows with each, and an older one writes nothing.
+//! - Postgres knows what a node shall be. A signal only says "read again"; a lost one costs time,
+//!   never a change: sessions that lag are found by every heartbeat, and once a second while Redis
+//!   is away.
+//! - Peers and bytes belong to the rooms above, which hand in [`DesiredState`] and [`CounterSink`].
 
 pub mod desired;
+pub mod identity;
+pub mod selection;
+
+mod bus;
+mod session;
+mod store;
+mod view;
+mod waiters;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use shared::ids::{ConnectionId, ServerId};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+pub use self::desired::{CounterSink, DesiredState};
+pub use self::view::{Assignment, FleetView, Live, Profile, Server, ServerStatus};
+pub use self::waiters::{AckWaiter, AnswerTimings, Answered, TooManyWaiting, Unanswered};
+
+use self::bus::{Bus, Channel, Notice};
+use self::identity::Identity;
+use self::session::Sessions;
+use self::waiters::Waiters;
+use crate::db;
+use crate::error::ApiError;
+
+/// What a fleet is put together from.
+#[derive(Debug)]
+pub struct Parts {
+    pub db: db::Pool,
+    /// Opens its own connections: one to publish, one to listen.
+    pub redis: redis::Client,
+    /// This process, among all replicas.
+    pub replica: Uuid,
+    pub identity: Identity,
+    pub desired: Arc<dyn DesiredState>,
+    pub counters: Arc<dyn CounterSink>,
+    /// How often nodes report counters and load.
+    pub report_interval: Duration,
+    /// Cancelled when the process shall end.
+    pub shutdown: CancellationToken,
+}
+
+/// The fleet as this replica knows it. Shared by every worker.
+#[derive(Debug)]
+pub struct Fleet {
+    db: db::Pool,
+    replica: Uuid,
+    identity: Identity,
+    desired: Arc<dyn DesiredState>,
+    counters: Arc<dyn CounterSink>,
+    report_interval: Duration,
+    shutdown: CancellationToken,
+    view: ArcSwap<FleetView>,
+    /// Asks for a new view before its time.
+    stale: Notify,
+    sessions: Sessions,
+    waiters: Arc<Waiters>,
+    bus: Bus,
+}
+
+impl Fleet {
+    /// A fleet that does nothing yet; [`Fleet::start`] brings it to life.
+    #[must_use]
+    pub fn new(parts: Parts) -> Arc<Self> {
+        Arc::new(Self {
+            db: parts.db,
+            replica: parts.replica,
+            identity: parts.identity,
+            desired: parts.desired,
+            counters: parts.counters,
+            report_interval: parts.report_interval,
+            shutdown: parts.shutdown,
+            view: ArcSwap::default(),
+            stale: Notify::new(),
+            sessions: Sessions::default(),
+            waiters: Arc::default(),
+            bus: Bus::new(parts.redis),
+        })
+    }
+
+    /// The fleet at this moment. No query.
+    #[must_use]
+    pub fn view(&self) -> Arc<FleetView> {
+        self.view.load_full()
+    }
+
+    /// Counts a client on its way to `server`; drop the assignment once the node answered, release
+    /// it when the client goes elsewhere.
+    #[must_use]
+    pub fn assign(&self, server: &Server) -> Assignment {
+        server.assign()
+    }
+
+    /// Registers for the node's answer about `connection`. Call it before the commit.
+    pub fn expect(&self, connection: ConnectionId) -> Result<AckWaiter, TooManyWaiting> {
+        self.waiters.expect(connection)
+    }
+
+    /// Says after a commit that `server`'s desired state changed, wherever its session is. With a
+    /// `connection` the answer comes back to the waiter in this process. Never blocks.
+    pub fn signal(&self, server: ServerId, connection: Option<ConnectionId>) {
+        if self.sessions.wake(server) {
+            metrics::counter!("fleet_signals_total", "path" => "local").increment(1);
+            return;
+        }
+        metrics::counter!("fleet_signals_total", "path" => "bus").increment(1);
+        let holder = self.view().get(server).and_then(|it| it.live().replica);
+        let channel = holder
+            .filter(|holder| *holder != self.replica)
+            .map_or(Channel::Everyone, Channel::Replica);
+        let asker = connection.map(|connection| (connection, self.replica));
+        self.bus.publish(channel, Notice::Wake { server, asker });
+    }
+
+    /// The authority that signs and reads node tokens.
+    #[must_use]
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Reads the catalogue anew; every later [`Fleet::view`] has at least what is committed now.
+    async fn refresh(&self) -> Result<(), ApiError> {
+        let read = store::read_fleet(&self.db).await?;
+        self.view
+            .store(Arc::new(self.view().next(read, self.replica)));
+        Ok(())
+    }
+
+    /// Tells every replica, this one included, that the catalogue changed.
+    fn announce_change(&self) {
+        self.stale.notify_one();
+        self.bus.publish(Channel::Everyone, Notice::FleetChanged);
+    }
+}
+
+/// A poisoned lock only says that some thread panicked; the values behind these locks are whole
+/// after every statement.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

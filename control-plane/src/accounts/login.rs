@@ -1,0 +1,43 @@
+//! From address and password to an access token.
+
+use chrono::{DateTime, Utc};
+use secrecy::SecretString;
+
+use super::profile::Profile;
+use super::tokens::AccessToken;
+use super::{Email, store};
+use crate::app::AppState;
+use crate::error::{ApiError, Code};
+
+#[derive(Debug)]
+pub(super) struct LoggedIn {
+    pub(super) profile: Profile,
+    pub(super) token: AccessToken,
+}
+
+/// An address that nobody has costs the same work as a wrong password. Only who knows the password
+/// learns that the account is suspended.
+pub(super) async fn log_in(
+    state: &AppState,
+    email: &str,
+    password: SecretString,
+    now: DateTime<Utc>,
+) -> Result<LoggedIn, ApiError> {
+    let found = match Email::parse(email) {
+        Ok(email) => {
+            let mut connection = state.db().get().await?;
+            store::credentials(&mut connection, &email).await?
+        }
+        Err(_) => None,
+    };
+    let (id, hash) = found.map(|found| (found.id, found.password_hash)).unzip();
+    let matches = state.passwords().verify(password, hash).await?;
+    let id = id.filter(|_| matches).ok_or(Code::InvalidCredentials)?;
+    let mut connection = state.db().get().await?;
+    let profile = store::profile(&mut connection, id)
+        .await?
+        .ok_or(Code::InvalidCredentials)?
+        .active()?;
+    let token = state.tokens().issue(profile.id, profile.role, now)?;
+    Ok(LoggedIn { profile, token })
+}

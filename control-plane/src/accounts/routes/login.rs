@@ -1,0 +1,48 @@
+use actix_web::{HttpResponse, post, web};
+use chrono::Utc;
+use secrecy::ExposeSecret;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::credentials::{Credentials, LoginForm};
+use super::views::LoginUser;
+use crate::accounts::login::log_in;
+use crate::app::AppState;
+use crate::error::ApiError;
+
+#[derive(Serialize, ToSchema)]
+struct LoginResponse<'a> {
+    /// A JWT for `Authorization: Bearer`.
+    access_token: &'a str,
+    #[schema(example = "bearer")]
+    token_type: &'static str,
+    /// Seconds.
+    #[schema(example = 1800)]
+    expires_in: u64,
+    user: LoginUser,
+}
+
+/// Exchanges address and password for an access token.
+#[utoipa::path(
+    tag = "accounts",
+    security(()),
+    request_body(content(
+        (Credentials = "application/json"),
+        (LoginForm = "application/x-www-form-urlencoded"),
+    )),
+    responses((status = 200, description = "An access token", body = LoginResponse)),
+)]
+#[post("/auth/login")]
+pub(super) async fn login(
+    state: web::Data<AppState>,
+    credentials: Credentials,
+) -> Result<HttpResponse, ApiError> {
+    let Credentials { email, password } = credentials;
+    let logged_in = log_in(&state, &email, password, Utc::now()).await?;
+    Ok(HttpResponse::Ok().json(LoginResponse {
+        access_token: logged_in.token.token.expose_secret(),
+        token_type: "bearer",
+        expires_in: logged_in.token.life.as_secs(),
+        user: logged_in.profile.into(),
+    }))
+}

@@ -1,0 +1,104 @@
+use actix_web::{HttpResponse, post, web};
+use chrono::Utc;
+use garde::Validate;
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+use utoipa::ToSchema;
+
+use super::views::UserView;
+use crate::accounts::registration::{self, FREE_PLAN, Registration};
+use crate::accounts::{Email, Role};
+use crate::app::AppState;
+use crate::error::ApiError;
+use crate::http::ValidJson;
+
+#[derive(Debug, Deserialize, Validate, ToSchema)]
+struct RegisterRequest {
+    #[garde(custom(is_email))]
+    #[schema(example = "anna@example.org", max_length = 254)]
+    email: String,
+    /// 8 to 128 characters, not the address.
+    #[garde(custom(is_password(&self.email)))]
+    #[schema(value_type = String, format = Password, min_length = 8, max_length = 128)]
+    password: SecretString,
+    #[garde(inner(length(chars, min = 1, max = 200)))]
+    #[schema(example = "Anna Example", max_length = 200)]
+    full_name: Option<String>,
+}
+
+fn is_email(email: &str, (): &()) -> garde::Result {
+    Email::parse(email).map(drop).map_err(garde::Error::new)
+}
+
+fn is_password(email: &str) -> impl FnOnce(&SecretString, &()) -> garde::Result + '_ {
+    move |password, ()| {
+        let password = password.expose_secret();
+        if !(8..=128).contains(&password.chars().count()) {
+            return Err(garde::Error::new("Must have 8 to 128 characters"));
+        }
+        if password.to_lowercase() == email.trim().to_lowercase() {
+            return Err(garde::Error::new("Must not be the email address"));
+        }
+        Ok(())
+    }
+}
+
+/// Creates an account on the free plan.
+#[utoipa::path(tag = "accounts", security(()), responses((status = 201, description = "The new account", body = UserView)))]
+#[post("/auth/register")]
+pub(super) async fn register(
+    state: web::Data<AppState>,
+    ValidJson(request): ValidJson<RegisterRequest>,
+) -> Result<HttpResponse, ApiError> {
+    let registration = Registration {
+        email: Email::parse(&request.email)?,
+        password: request.password,
+        full_name: request.full_name,
+        role: Role::User,
+        is_verified: false,
+        plan: FREE_PLAN.to_owned(),
+    };
+    let profile =
+        registration::register(state.db(), state.passwords(), registration, Utc::now()).await?;
+    Ok(HttpResponse::Created().json(UserView::from(profile)))
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+    use serde_json::json;
+
+    use super::*;
+    use crate::http::input::parse;
+
+    fn refused(request: &serde_json::Value) -> Vec<String> {
+        let error = parse::<RegisterRequest>(request.to_string().as_bytes()).unwrap_err();
+        error
+            .envelope("")
+            .error
+            .details
+            .into_iter()
+            .map(|detail| detail.field)
+            .collect()
+    }
+
+    #[rstest]
+    #[case(json!({"email": "anna@example.org", "password": "long enough"}))]
+    #[case(json!({"email": " Anna@Example.org", "password": "12345678", "full_name": "Anna"}))]
+    #[case(json!({"email": "anna@example.org", "password": "ß".repeat(128), "full_name": null}))]
+    fn what_is_complete_is_accepted(#[case] request: serde_json::Value) {
+        assert!(parse::<RegisterRequest>(request.to_string().as_bytes()).is_ok());
+    }
+
+    #[rstest]
+    #[case(json!({"password": "long enough"}), &["email"])]
+    #[case(json!({"email": "anna@example.org"}), &["password"])]
+    #[case(json!({"email": "anna", "password": "short"}), &["email", "password"])]
+    #[case(json!({"email": "anna@example.org", "password": "x".repeat(129)}), &["password"])]
+    #[case(json!({"email": "anna@example.org", "password": "ANNA@example.org"}), &["password"])]
+    #[case(json!({"email": "anna@example.org", "password": "long enough", "full_name": ""}), &["full_name"])]
+    #[case(json!({"email": 5, "password": "long enough"}), &["body"])]
+    fn what_is_wrong_is_named(#[case] request: serde_json::Value, #[case] fields: &[&str]) {
+        assert_eq!(refused(&request), fields);
+    }
+}

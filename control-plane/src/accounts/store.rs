@@ -1,0 +1,238 @@
+//! The queries about people.
+
+use chrono::{DateTime, Utc};
+use diesel::prelude::*;
+use diesel::result::{DatabaseErrorKind, Error};
+use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
+use secrecy::{ExposeSecret, SecretString};
+use shared::ids::UserId;
+use uuid::Uuid;
+
+use super::profile::{Device, Profile, Subscription};
+use super::{Email, Role};
+use crate::db::schema::{devices, plans, subscriptions, users};
+
+diesel::define_sql_function! {
+    /// What the unique index of the addresses is over.
+    fn lower(text: diesel::sql_types::Text) -> diesel::sql_types::Text;
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CreateError {
+    #[error("an account with this address exists")]
+    EmailTaken,
+    #[error("there is no such plan")]
+    UnknownPlan,
+    #[error(transparent)]
+    Database(#[from] Error),
+}
+
+/// An account to be.
+#[derive(Debug)]
+pub(super) struct NewAccount {
+    pub(super) id: UserId,
+    pub(super) email: Email,
+    pub(super) password_hash: SecretString,
+    pub(super) full_name: Option<String>,
+    pub(super) role: Role,
+    pub(super) is_verified: bool,
+    pub(super) plan: String,
+    pub(super) starts: DateTime<Utc>,
+    /// Null where nothing expires.
+    pub(super) ends: Option<DateTime<Utc>>,
+}
+
+/// Stores the account with its subscription, both or neither.
+pub(super) async fn create(
+    connection: &mut AsyncPgConnection,
+    account: NewAccount,
+) -> Result<(), CreateError> {
+    connection
+        .transaction(async move |connection| {
+            insert_user(connection, &account).await?;
+            insert_subscription(connection, &account).await
+        })
+        .await
+}
+
+async fn insert_user(
+    connection: &mut AsyncPgConnection,
+    account: &NewAccount,
+) -> Result<(), CreateError> {
+    let result = diesel::insert_into(users::table)
+        .values((
+            users::id.eq(Uuid::from(account.id)),
+            users::email.eq(account.email.as_str()),
+            users::hashed_password.eq(account.password_hash.expose_secret()),
+            users::full_name.eq(account.full_name.as_deref()),
+            users::role.eq(account.role.as_str()),
+            users::is_verified.eq(account.is_verified),
+        ))
+        .execute(connection)
+        .await;
+    match result {
+        Err(Error::DatabaseError(DatabaseErrorKind::UniqueViolation, _)) => {
+            Err(CreateError::EmailTaken)
+        }
+        other => other.map(drop).map_err(Into::into),
+    }
+}
+
+async fn insert_subscription(
+    connection: &mut AsyncPgConnection,
+    account: &NewAccount,
+) -> Result<(), CreateError> {
+    let plan_type: String = plans::table
+        .find(&account.plan)
+        .select(plans::plan_type)
+        .first(connection)
+        .await
+        .optional()?
+        .ok_or(CreateError::UnknownPlan)?;
+    diesel::insert_into(subscriptions::table)
+        .values((
+            subscriptions::id.eq(Uuid::now_v7()),
+            subscriptions::user_id.eq(Uuid::from(account.id)),
+            subscriptions::plan_id.eq(&account.plan),
+            subscriptions::plan_type.eq(plan_type),
+            subscriptions::start_date.eq(account.starts),
+            subscriptions::end_date.eq(account.ends),
+        ))
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// What a login is checked against.
+pub(super) struct Credentials {
+    pub(super) id: UserId,
+    pub(super) password_hash: String,
+}
+
+pub(super) async fn credentials(
+    connection: &mut AsyncPgConnection,
+    email: &Email,
+) -> QueryResult<Option<Credentials>> {
+    let row: Option<(Uuid, String)> = users::table
+        .filter(lower(users::email).eq(email.as_str()))
+        .select((users::id, users::hashed_password))
+        .first(connection)
+        .await
+        .optional()?;
+    Ok(row.map(|(id, password_hash)| Credentials {
+        id: id.into(),
+        password_hash,
+    }))
+}
+
+/// The account, its running subscription and its devices in one query: a row a device.
+pub(super) async fn profile(
+    connection: &mut AsyncPgConnection,
+    user: UserId,
+) -> QueryResult<Option<Profile>> {
+    let running = subscriptions::user_id
+        .eq(users::id)
+        .and(subscriptions::status.ne("canceled"));
+    let rows: Vec<(UserRow, Option<SubscriptionRow>, Option<DeviceRow>)> = users::table
+        .left_join(subscriptions::table.on(running))
+        .left_join(devices::table.on(devices::user_id.eq(users::id)))
+        .filter(users::id.eq(Uuid::from(user)))
+        .order(devices::id)
+        .select((
+            UserRow::as_select(),
+            Option::<SubscriptionRow>::as_select(),
+            Option::<DeviceRow>::as_select(),
+        ))
+        .load(connection)
+        .await?;
+    let mut rows = rows.into_iter();
+    let Some((user, subscription, first)) = rows.next() else {
+        return Ok(None);
+    };
+    let devices = first
+        .into_iter()
+        .chain(rows.filter_map(|(_, _, device)| device));
+    user.into_profile(subscription, devices.map(Device::from).collect())
+        .map(Some)
+}
+
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = users, check_for_backend(diesel::pg::Pg))]
+struct UserRow {
+    id: Uuid,
+    email: String,
+    full_name: Option<String>,
+    role: String,
+    is_active: bool,
+    is_verified: bool,
+    created_at: DateTime<Utc>,
+}
+
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = subscriptions, check_for_backend(diesel::pg::Pg))]
+struct SubscriptionRow {
+    plan_id: String,
+    plan_type: String,
+    status: String,
+    start_date: DateTime<Utc>,
+    end_date: Option<DateTime<Utc>>,
+    auto_renew: bool,
+}
+
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = devices, check_for_backend(diesel::pg::Pg))]
+struct DeviceRow {
+    id: Uuid,
+    name: String,
+    public_key: String,
+    last_connected_at: Option<DateTime<Utc>>,
+    created_at: DateTime<Utc>,
+}
+
+impl UserRow {
+    fn into_profile(
+        self,
+        subscription: Option<SubscriptionRow>,
+        devices: Vec<Device>,
+    ) -> QueryResult<Profile> {
+        Ok(Profile {
+            id: self.id.into(),
+            email: self.email,
+            full_name: self.full_name,
+            role: self
+                .role
+                .parse()
+                .map_err(|error: super::UnknownRole| Error::DeserializationError(error.into()))?,
+            is_active: self.is_active,
+            is_verified: self.is_verified,
+            created_at: self.created_at,
+            subscription: subscription.map(Subscription::from),
+            devices,
+        })
+    }
+}
+
+impl From<SubscriptionRow> for Subscription {
+    fn from(row: SubscriptionRow) -> Self {
+        Self {
+            plan: row.plan_id,
+            plan_type: row.plan_type,
+            status: row.status,
+            start_date: row.start_date,
+            end_date: row.end_date,
+            auto_renew: row.auto_renew,
+        }
+    }
+}
+
+impl From<DeviceRow> for Device {
+    fn from(row: DeviceRow) -> Self {
+        Self {
+            id: row.id.into(),
+            name: row.name,
+            public_key: row.public_key,
+            last_connected_at: row.last_connected_at,
+            created_at: row.created_at,
+        }
+    }
+}

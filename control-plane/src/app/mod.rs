@@ -1,0 +1,11 @@
+//! The application: what handlers share, and how it starts and stops.
+
+mod dependencies;
+mod metrics;
+mod serve;
+mod state;
+mod tls;
+
+pub use dependencies::{DependencyError, ping_postgres, ping_redis};
+pub use serve::{Application, RunningApp, StartError};
+pub use state::{AppState, StateError};

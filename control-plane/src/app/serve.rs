@@ -1,0 +1,172 @@
+//! Start and stop. Nothing listens before everything works, and nothing is cut off at the end.
+
+use std::io;
+use std::net::SocketAddr;
+
+use actix_web::dev::{Server, ServerHandle};
+use actix_web::{App, HttpServer, web};
+use secrecy::ExposeSecret;
+use tokio::task::{JoinError, JoinHandle};
+use tokio::time::timeout;
+
+use super::dependencies::{self, DependencyError};
+use super::state::{AppState, StateError};
+use super::{metrics, tls};
+use crate::config::Config;
+use crate::db::{self, MigrationError};
+use crate::router::{self, Documentation};
+
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    State(#[from] StateError),
+    #[error(transparent)]
+    Dependency(#[from] DependencyError),
+    #[error(transparent)]
+    Migration(#[from] MigrationError),
+    #[error("the database is older than this build: run `control-plane migrate`")]
+    PendingMigrations,
+    #[error(transparent)]
+    Tls(#[from] tls::TlsError),
+    #[error("cannot listen on {address} ({variables}): {source}")]
+    Listen {
+        address: SocketAddr,
+        variables: &'static str,
+        source: io::Error,
+    },
+}
+
+/// The whole service in one process.
+#[derive(Debug)]
+pub struct Application;
+
+impl Application {
+    /// Brings everything up. Needs a multi-thread runtime and rustls's provider installed.
+    pub async fn start(config: Config) -> Result<RunningApp, StartError> {
+        let state = web::Data::new(AppState::new(config)?);
+        dependencies::wait(&state).await?;
+        migrate(state.config()).await?;
+        let (server, address) = api_server(&state)?;
+        let (metrics_server, metrics_address) = metrics_server(&state)?;
+        start_tasks(&state);
+        let handle = server.handle();
+        let metrics_handle = metrics_server.handle();
+        let server = tokio::spawn(server);
+        tokio::spawn(metrics_server);
+        tracing::info!(%address, %metrics_address, replica = %state.replica(), "listening");
+        Ok(RunningApp {
+            address,
+            metrics_address,
+            state,
+            handle,
+            metrics_handle,
+            server,
+        })
+    }
+}
+
+/// A started application. Dropping it leaves it running.
+#[derive(Debug)]
+pub struct RunningApp {
+    /// Where the API listens; the real port where the configuration said 0.
+    pub address: SocketAddr,
+    pub metrics_address: SocketAddr,
+    state: web::Data<AppState>,
+    handle: ServerHandle,
+    metrics_handle: ServerHandle,
+    server: JoinHandle<io::Result<()>>,
+}
+
+impl RunningApp {
+    #[must_use]
+    pub fn state(&self) -> &AppState {
+        &self.state
+    }
+
+    /// Ends when the server ends by itself, which it does not unless it failed.
+    pub async fn failed(&mut self) -> Result<io::Result<()>, JoinError> {
+        (&mut self.server).await
+    }
+
+    /// Stops accepting, ends the long-lived connections, lets requests and background tasks finish
+    /// within the configured time.
+    pub async fn stop(self) {
+        let deadline = self.state.config().http.shutdown_timeout;
+        self.state.shutdown().cancel();
+        self.handle.stop(true).await;
+        self.state.tasks().close();
+        if timeout(deadline, self.state.tasks().wait()).await.is_err() {
+            tracing::warn!(
+                left = self.state.tasks().len(),
+                "background tasks did not end in time"
+            );
+        }
+        self.metrics_handle.stop(false).await;
+        tracing::info!("stopped");
+    }
+}
+
+async fn migrate(config: &Config) -> Result<(), StartError> {
+    let url = config.database.url.expose_secret();
+    if !db::pending(url).await? {
+        return Ok(());
+    }
+    if !config.app.auto_migrate {
+        return Err(StartError::PendingMigrations);
+    }
+    for name in db::run(url).await? {
+        tracing::info!(name, "migrated");
+    }
+    Ok(())
+}
+
+fn api_server(state: &web::Data<AppState>) -> Result<(Server, SocketAddr), StartError> {
+    let config = &state.config().http;
+    let address = SocketAddr::new(config.host, config.port);
+    let documentation = web::Data::new(Documentation::new());
+    let shared = state.clone();
+    let server = HttpServer::new(move || router::app(&shared, &documentation))
+        .workers(config.workers)
+        .shutdown_timeout(config.shutdown_timeout.as_secs().max(1))
+        .disable_signals();
+    let bound = match &config.tls {
+        Some(files) => server.bind_rustls_0_23(address, tls::load(files)?),
+        None => server.bind(address),
+    };
+    let server = bound.map_err(|source| StartError::Listen {
+        address,
+        variables: "HOST, PORT",
+        source,
+    })?;
+    let address = server.addrs().first().copied().unwrap_or(address);
+    Ok((server.run(), address))
+}
+
+fn metrics_server(state: &web::Data<AppState>) -> Result<(Server, SocketAddr), StartError> {
+    let config = &state.config().http;
+    let address = SocketAddr::new(config.metrics_host, config.metrics_port);
+    let shared = state.clone();
+    let server = HttpServer::new(move || {
+        App::new()
+            .app_data(shared.clone())
+            .route("/metrics", web::get().to(metrics::render))
+    })
+    .workers(1)
+    .disable_signals()
+    .bind(address)
+    .map_err(|source| StartError::Listen {
+        address,
+        variables: "METRICS_HOST, METRICS_PORT",
+        source,
+    })?;
+    let address = server.addrs().first().copied().unwrap_or(address);
+    Ok((server.run(), address))
+}
+
+fn start_tasks(state: &web::Data<AppState>) {
+    let tasks = state.tasks();
+    tasks.spawn(metrics::upkeep(
+        state.metrics().clone(),
+        state.shutdown().clone(),
+    ));
+}

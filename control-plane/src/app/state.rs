@@ -1,0 +1,104 @@
+//! What every handler can reach.
+
+use metrics_exporter_prometheus::PrometheusHandle;
+use secrecy::ExposeSecret;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+use super::metrics;
+use crate::accounts::passwords::{PasswordError, PasswordHasher};
+use crate::accounts::tokens::TokenIssuer;
+use crate::config::Config;
+use crate::db::{self, Pool, RedisPool};
+
+/// One replica's state. Building it opens no connection.
+#[derive(Debug)]
+pub struct AppState {
+    config: Config,
+    db: Pool,
+    redis: RedisPool,
+    tokens: TokenIssuer,
+    passwords: PasswordHasher,
+    metrics: PrometheusHandle,
+    replica: Uuid,
+    shutdown: CancellationToken,
+    tasks: TaskTracker,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    #[error("REDIS_URL cannot be used: {0}")]
+    Redis(#[from] redis::RedisError),
+    #[error(transparent)]
+    Passwords(#[from] PasswordError),
+    #[error(transparent)]
+    Metrics(#[from] metrics::MetricsError),
+}
+
+impl AppState {
+    pub fn new(config: Config) -> Result<Self, StateError> {
+        Ok(Self {
+            db: db::connect(
+                config.database.url.expose_secret(),
+                config.database.pool_size,
+            ),
+            redis: db::connect_redis(config.redis.url.expose_secret(), config.redis.pool_size)?,
+            tokens: TokenIssuer::new(&config.tokens),
+            passwords: PasswordHasher::new()?,
+            metrics: metrics::recorder()?,
+            replica: Uuid::new_v4(),
+            shutdown: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            config,
+        })
+    }
+
+    #[must_use]
+    pub const fn config(&self) -> &Config {
+        &self.config
+    }
+
+    #[must_use]
+    pub const fn db(&self) -> &Pool {
+        &self.db
+    }
+
+    #[must_use]
+    pub const fn redis(&self) -> &RedisPool {
+        &self.redis
+    }
+
+    #[must_use]
+    pub const fn tokens(&self) -> &TokenIssuer {
+        &self.tokens
+    }
+
+    #[must_use]
+    pub const fn passwords(&self) -> &PasswordHasher {
+        &self.passwords
+    }
+
+    #[must_use]
+    pub const fn metrics(&self) -> &PrometheusHandle {
+        &self.metrics
+    }
+
+    /// This process among the replicas, for the time of its run.
+    #[must_use]
+    pub const fn replica(&self) -> Uuid {
+        self.replica
+    }
+
+    /// Cancelled when the service stops: long-lived work ends itself then.
+    #[must_use]
+    pub const fn shutdown(&self) -> &CancellationToken {
+        &self.shutdown
+    }
+
+    /// Work that a stop waits for, such as the last flush of the usage.
+    #[must_use]
+    pub const fn tasks(&self) -> &TaskTracker {
+        &self.tasks
+    }
+}

@@ -1,0 +1,33 @@
+//! The service itself: its name, its debug switch and its master secret.
+
+use std::time::Duration;
+
+use secrecy::SecretString;
+
+use super::reader::Reader;
+
+#[derive(Debug, Clone)]
+pub struct AppConfig {
+    pub name: String,
+    /// Allows missing and weak secrets. Changes nothing else.
+    pub debug: bool,
+    /// Keys that have no variable of their own are derived from it.
+    pub secret_key: SecretString,
+    /// How long `serve` waits for Postgres and Redis to come up.
+    pub start_timeout: Duration,
+    /// Whether `serve` runs pending migrations instead of refusing to start.
+    pub auto_migrate: bool,
+}
+
+impl AppConfig {
+    pub(super) fn read(reader: &mut Reader<'_>) -> Self {
+        let debug = reader.flag("DEBUG", false);
+        Self {
+            name: reader.text("APP_NAME", "Prime VPN"),
+            debug,
+            secret_key: reader.secret("SECRET_KEY", debug),
+            start_timeout: reader.duration("START_TIMEOUT", Duration::from_secs(60)),
+            auto_migrate: reader.flag("AUTO_MIGRATE", false),
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! The configuration: environment and `.env`, parsed once into typed sections.
+//!
+//! Each section is a file, reads its own variables and knows its defaults. A wrong value never
+//! reaches the service: everything wrong is collected and named at once. Nothing below this module
+//! looks at the environment, so tests hand in a map.
+
+mod app;
+mod database;
+mod http;
+mod logging;
+mod nodes;
+mod reader;
+mod redis;
+mod tokens;
+mod vpn;
+
+use std::collections::BTreeMap;
+
+pub use app::AppConfig;
+pub use database::DatabaseConfig;
+pub use http::{HttpConfig, TlsFiles};
+pub use logging::{LogFormat, LoggingConfig};
+pub use nodes::NodesConfig;
+pub use reader::{ConfigError, Origin, Problem, Setting};
+pub use redis::RedisConfig;
+pub use tokens::TokensConfig;
+pub use vpn::VpnConfig;
+
+use reader::Reader;
+
+/// Names and values, wherever they come from.
+pub type Variables = BTreeMap<String, String>;
+
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub app: AppConfig,
+    pub database: DatabaseConfig,
+    pub redis: RedisConfig,
+    pub http: HttpConfig,
+    pub tokens: TokensConfig,
+    pub vpn: VpnConfig,
+    pub nodes: NodesConfig,
+    pub logging: LoggingConfig,
+    settings: Vec<Setting>,
+}
+
+impl Config {
+    /// Reads every section, or says everything that is wrong.
+    pub fn read(variables: &Variables) -> Result<Self, ConfigError> {
+        let mut reader = Reader::new(variables);
+        let app = AppConfig::read(&mut reader);
+        let nodes = NodesConfig::read(&mut reader, &app.secret_key);
+        let mut config = Self {
+            database: DatabaseConfig::read(&mut reader),
+            redis: RedisConfig::read(&mut reader),
+            http: HttpConfig::read(&mut reader),
+            tokens: TokensConfig::read(&mut reader, app.debug),
+            vpn: VpnConfig::read(&mut reader),
+            logging: LoggingConfig::read(&mut reader),
+            app,
+            nodes,
+            settings: Vec::new(),
+        };
+        config.settings = reader.finish()?;
+        Ok(config)
+    }
+
+    /// Reads the process environment over the `.env` file of the working directory, if there is one.
+    pub fn from_environment() -> Result<Self, ConfigError> {
+        let mut variables = Variables::new();
+        match dotenvy::dotenv_iter() {
+            Ok(entries) => {
+                for entry in entries {
+                    let (name, value) = entry.map_err(ConfigError::env_file)?;
+                    variables.insert(name, value);
+                }
+            }
+            Err(error) if error.not_found() => {}
+            Err(error) => return Err(ConfigError::env_file(error)),
+        }
+        variables.extend(std::env::vars_os().filter_map(|(name, value)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        }));
+        Self::read(&variables)
+    }
+
+    /// What is in effect, in the order of reading; secrets are redacted.
+    #[must_use]
+    pub fn settings(&self) -> &[Setting] {
+        &self.settings
+    }
+}
+
+#[cfg(test)]
+mod tests;

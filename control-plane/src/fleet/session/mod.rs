@@ -1,0 +1,5 @@
+//! Sessions of nodes held by this process.
+
+mod registry;
+
+pub(super) use registry::Sessions;

@@ -1,0 +1,200 @@
+//! The sessions of this process, by server: to wake one, to end one, to write all heartbeats.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use shared::ids::{Revision, ServerId};
+use shared::protocol::StateHash;
+use tokio::sync::Notify;
+
+use crate::fleet::desired::Fence;
+use crate::fleet::lock;
+
+/// Why a session shall end, said from outside of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::fleet) enum Ending {
+    /// A newer session of the node took over, here or elsewhere.
+    Replaced,
+}
+
+/// What the heartbeat writes about a session.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(in crate::fleet) struct Vitals {
+    pub(in crate::fleet) last_heard: Instant,
+    pub(in crate::fleet) load: f64,
+    pub(in crate::fleet) ping: u32,
+    pub(in crate::fleet) peers: u32,
+    pub(in crate::fleet) pool_used: u32,
+    pub(in crate::fleet) draining: bool,
+    pub(in crate::fleet) sent: Revision,
+    pub(in crate::fleet) applied: Revision,
+    pub(in crate::fleet) state_hash: StateHash,
+}
+
+/// A session as the rest of the process sees it.
+#[derive(Debug)]
+pub(in crate::fleet) struct Handle {
+    pub(in crate::fleet) server: ServerId,
+    pub(in crate::fleet) fence: Fence,
+    pub(in crate::fleet) epoch: i32,
+    notify: Notify,
+    mailbox: Mutex<Mailbox>,
+    vitals: Mutex<Vitals>,
+}
+
+#[derive(Debug, Default)]
+struct Mailbox {
+    woken: Option<Instant>,
+    ending: Option<Ending>,
+}
+
+impl Handle {
+    pub(in crate::fleet) fn new(
+        server: ServerId,
+        fence: Fence,
+        epoch: i32,
+        vitals: Vitals,
+    ) -> Self {
+        Self {
+            server,
+            fence,
+            epoch,
+            notify: Notify::new(),
+            mailbox: Mutex::default(),
+            vitals: Mutex::new(vitals),
+        }
+    }
+
+    /// There may be something past what the session sent. Any number of calls is one wake.
+    pub(in crate::fleet) fn wake(&self) {
+        lock(&self.mailbox).woken.get_or_insert_with(Instant::now);
+        self.notify.notify_one();
+    }
+
+    pub(in crate::fleet) fn end(&self, ending: Ending) {
+        lock(&self.mailbox).ending.get_or_insert(ending);
+        self.notify.notify_one();
+    }
+
+    /// What came since the last call: since when there is something to read, and whether to end.
+    pub(super) async fn called(&self) -> (Option<Instant>, Option<Ending>) {
+        self.notify.notified().await;
+        let mut mailbox = lock(&self.mailbox);
+        (mailbox.woken.take(), mailbox.ending)
+    }
+
+    pub(in crate::fleet) fn vitals(&self) -> Vitals {
+        *lock(&self.vitals)
+    }
+
+    pub(super) fn update(&self, change: impl FnOnce(&mut Vitals)) {
+        change(&mut lock(&self.vitals));
+    }
+}
+
+#[derive(Debug, Default)]
+pub(in crate::fleet) struct Sessions {
+    by_server: Mutex<HashMap<ServerId, Arc<Handle>>>,
+}
+
+impl Sessions {
+    /// Enters a session and ends the one that it replaces. False when a newer one is there already.
+    pub(super) fn enter(&self, handle: &Arc<Handle>) -> bool {
+        let mut sessions = lock(&self.by_server);
+        match sessions.get(&handle.server) {
+            Some(other) if other.fence > handle.fence => return false,
+            Some(other) => other.end(Ending::Replaced),
+            None => {}
+        }
+        sessions.insert(handle.server, Arc::clone(handle));
+        true
+    }
+
+    /// Takes a session out. False when another took its place.
+    pub(super) fn leave(&self, handle: &Handle) -> bool {
+        let mut sessions = lock(&self.by_server);
+        let is_there = sessions
+            .get(&handle.server)
+            .is_some_and(|there| there.fence == handle.fence);
+        if is_there {
+            sessions.remove(&handle.server);
+        }
+        is_there
+    }
+
+    /// Wakes the session of `server`. False when it is not here.
+    pub(in crate::fleet) fn wake(&self, server: ServerId) -> bool {
+        let session = lock(&self.by_server).get(&server).cloned();
+        session.inspect(|session| session.wake()).is_some()
+    }
+
+    /// Ends the session of `server` if it is older than `fence`.
+    pub(in crate::fleet) fn end_before(&self, server: ServerId, fence: Fence) {
+        let session = lock(&self.by_server).get(&server).cloned();
+        if let Some(session) = session.filter(|session| session.fence < fence) {
+            session.end(Ending::Replaced);
+        }
+    }
+
+    pub(in crate::fleet) fn all(&self) -> Vec<Arc<Handle>> {
+        lock(&self.by_server).values().cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn handle(fence: i64) -> Arc<Handle> {
+        let vitals = Vitals {
+            last_heard: Instant::now(),
+            load: 0.0,
+            ping: 0,
+            peers: 0,
+            pool_used: 0,
+            draining: false,
+            sent: Revision(0),
+            applied: Revision(0),
+            state_hash: StateHash::default(),
+        };
+        let server = ServerId(Uuid::from_u128(1));
+        Arc::new(Handle::new(server, Fence(fence), 0, vitals))
+    }
+
+    #[tokio::test]
+    async fn the_newer_session_wins_whatever_the_order() {
+        let sessions = Sessions::default();
+        let (old, new) = (handle(1), handle(2));
+        assert!(sessions.enter(&old));
+        assert!(sessions.enter(&new));
+        assert_eq!(old.called().await, (None, Some(Ending::Replaced)));
+        assert!(!sessions.enter(&old));
+        assert!(!sessions.leave(&old));
+        assert!(sessions.leave(&new));
+        assert!(sessions.all().is_empty());
+    }
+
+    #[tokio::test]
+    async fn wakes_coalesce_and_keep_the_first_moment() {
+        let session = handle(1);
+        session.wake();
+        let first = lock(&session.mailbox).woken;
+        session.wake();
+        assert_eq!(session.called().await, (first, None));
+        assert_eq!(lock(&session.mailbox).woken, None);
+    }
+
+    #[test]
+    fn only_older_sessions_are_ended() {
+        let sessions = Sessions::default();
+        let session = handle(5);
+        sessions.enter(&session);
+        sessions.end_before(session.server, Fence(5));
+        assert_eq!(lock(&session.mailbox).ending, None);
+        sessions.end_before(session.server, Fence(6));
+        assert_eq!(lock(&session.mailbox).ending, Some(Ending::Replaced));
+    }
+}

@@ -1,0 +1,5 @@
+//! The fleet's queries.
+
+mod catalogue;
+
+pub(super) use catalogue::read_fleet;

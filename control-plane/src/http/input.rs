@@ -1,0 +1,192 @@
+//! Extractors that hand a handler only what is valid, and say what is not field by field.
+
+use std::future::Future;
+use std::pin::Pin;
+
+use actix_web::dev::Payload;
+use actix_web::error::{PathError, PayloadError, QueryPayloadError};
+use actix_web::http::header::{CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
+use actix_web::web::{self, Bytes, PathConfig, PayloadConfig, QueryConfig};
+use actix_web::{FromRequest, HttpMessage, HttpRequest, ResponseError};
+use garde::Validate;
+use serde::de::DeserializeOwned;
+
+use crate::error::{ApiError, Code};
+
+/// The largest body of a route that does not say otherwise, in bytes.
+pub const BODY_LIMIT: usize = 64 * 1024;
+
+type Extracting<T> = Pin<Box<dyn Future<Output = Result<T, ApiError>>>>;
+
+/// A JSON body that passed its rules. `Content-Type: application/json` is needed.
+#[derive(Debug)]
+pub struct ValidJson<T>(pub T);
+
+/// The same where the whole body may be left out, which means the default.
+#[derive(Debug)]
+pub struct OptionalJson<T>(pub T);
+
+/// A query string that passed its rules.
+#[derive(Debug)]
+pub struct ValidQuery<T>(pub T);
+
+impl<T> FromRequest for ValidJson<T>
+where
+    T: DeserializeOwned + Validate<Context = ()> + 'static,
+{
+    type Error = ApiError;
+    type Future = Extracting<Self>;
+
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        let is_json = is_json(request);
+        let body = body(request, payload);
+        Box::pin(async move {
+            if !is_json {
+                return Err(needs_json());
+            }
+            parse(&body.await?).map(Self)
+        })
+    }
+}
+
+impl<T> FromRequest for OptionalJson<T>
+where
+    T: DeserializeOwned + Validate<Context = ()> + Default + 'static,
+{
+    type Error = ApiError;
+    type Future = Extracting<Self>;
+
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        let has_body = request.headers().contains_key(TRANSFER_ENCODING)
+            || request.headers().contains_key(CONTENT_LENGTH)
+            || request.headers().contains_key(CONTENT_TYPE);
+        let is_json = is_json(request);
+        let body = body(request, payload);
+        Box::pin(async move {
+            if !has_body {
+                return Ok(Self(T::default()));
+            }
+            let body = body.await?;
+            if body.is_empty() {
+                return Ok(Self(T::default()));
+            }
+            if !is_json {
+                return Err(needs_json());
+            }
+            parse(&body).map(Self)
+        })
+    }
+}
+
+impl<T> FromRequest for ValidQuery<T>
+where
+    T: DeserializeOwned + Validate<Context = ()> + 'static,
+{
+    type Error = ApiError;
+    type Future = std::future::Ready<Result<Self, ApiError>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        let value = web::Query::<T>::from_query(request.query_string())
+            .map_err(|error| bad_query(&error))
+            .and_then(|query| validated(query.into_inner()));
+        std::future::ready(value.map(Self))
+    }
+}
+
+/// The body within the limit, decompressed.
+pub fn body(
+    request: &HttpRequest,
+    payload: &mut Payload,
+) -> impl Future<Output = Result<Bytes, ApiError>> + use<> {
+    let bytes = Bytes::from_request(request, payload);
+    async move { bytes.await.map_err(|error| bad_body(&error)) }
+}
+
+/// Parses and validates a JSON text.
+pub fn parse<T>(body: &[u8]) -> Result<T, ApiError>
+where
+    T: DeserializeOwned + Validate<Context = ()>,
+{
+    let value = serde_json::from_slice(body).map_err(|error| bad_json(&error))?;
+    validated(value)
+}
+
+/// The value, or every rule that it breaks.
+pub fn validated<T: Validate<Context = ()>>(value: T) -> Result<T, ApiError> {
+    match value.validate() {
+        Ok(()) => Ok(value),
+        Err(report) => Err(report.iter().fold(
+            ApiError::new(Code::InvalidInput),
+            |error, (path, broken)| error.with_detail(path.to_string(), sentence(broken.message())),
+        )),
+    }
+}
+
+/// Limits of bodies, and errors of actix's own extractors in our envelope.
+pub fn configure(config: &mut web::ServiceConfig) {
+    config
+        .app_data(PayloadConfig::new(BODY_LIMIT))
+        .app_data(PathConfig::default().error_handler(|error, _| bad_path(&error).into()))
+        .app_data(QueryConfig::default().error_handler(|error, _| bad_query(&error).into()));
+}
+
+fn is_json(request: &HttpRequest) -> bool {
+    request.mime_type().ok().flatten().is_some_and(|mime| {
+        mime.type_() == "application"
+            && (mime.subtype() == "json" || mime.suffix().is_some_and(|suffix| suffix == "json"))
+    })
+}
+
+fn needs_json() -> ApiError {
+    ApiError::new(Code::UnsupportedMediaType).with_message("Send Content-Type: application/json")
+}
+
+/// `PayloadError` arrives as actix's own error, whose status tells a long body from a broken one.
+fn bad_body(error: &actix_web::Error) -> ApiError {
+    match error.as_error::<PayloadError>() {
+        Some(error) if error.status_code() == Code::PayloadTooLarge.status() => {
+            Code::PayloadTooLarge.into()
+        }
+        _ => ApiError::invalid("body", "Could not be read"),
+    }
+}
+
+fn bad_json(error: &serde_json::Error) -> ApiError {
+    let text = error.to_string();
+    match missing_field(&text) {
+        Some(field) => ApiError::invalid(field, "Is required"),
+        None => ApiError::invalid("body", sentence(&text)),
+    }
+}
+
+pub(crate) fn bad_query(error: &QueryPayloadError) -> ApiError {
+    match error {
+        QueryPayloadError::Deserialize(error) => {
+            let text = error.to_string();
+            match missing_field(&text) {
+                Some(field) => ApiError::invalid(field, "Is required"),
+                None => ApiError::invalid("query", sentence(&text)),
+            }
+        }
+        _ => ApiError::invalid("query", "Could not be read"),
+    }
+}
+
+fn bad_path(error: &PathError) -> ApiError {
+    match error {
+        PathError::Deserialize(error) => ApiError::invalid("path", sentence(&error.to_string())),
+        _ => ApiError::invalid("path", "Could not be read"),
+    }
+}
+
+/// serde's message for an absent field names it in backquotes.
+fn missing_field(text: &str) -> Option<&str> {
+    text.strip_prefix("missing field `")?.split('`').next()
+}
+
+fn sentence(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map_or_else(String::new, |first| {
+        first.to_uppercase().chain(letters).collect()
+    })
+}

@@ -1,0 +1,17 @@
+//! What every handler shares: extractors, the frame around each response, pagination of errors.
+//!
+//! Whatever goes wrong before, in or after a handler leaves in the one envelope of [`crate::error`].
+
+pub mod current_user;
+pub mod docs;
+pub mod frame;
+pub mod host;
+pub mod input;
+pub mod observe;
+pub mod request_id;
+pub mod server_timing;
+
+pub use current_user::{CurrentUser, user_from_token};
+pub use input::{OptionalJson, ValidJson, ValidQuery};
+pub use request_id::RequestId;
+pub use server_timing::ServerTiming;

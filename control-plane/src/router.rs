@@ -1,0 +1,168 @@
+//! Every route, and the layers around them.
+
+use actix_web::body::{BoxBody, MessageBody};
+use actix_web::dev::{ResourceDef, ServiceFactory, ServiceRequest, ServiceResponse};
+use actix_web::http::header::{ALLOW, HeaderValue};
+use actix_web::middleware::{Next, from_fn};
+use actix_web::web::{self, Bytes};
+use actix_web::{App, Error, HttpRequest, HttpResponse};
+use tracing_actix_web::TracingLogger;
+use utoipa::openapi::path::PathItem;
+use utoipa::openapi::{OpenApi, Paths};
+use utoipa_actix_web::service_config::ServiceConfig;
+use utoipa_actix_web::{AppExt, scope};
+
+use crate::app::AppState;
+use crate::error::{ApiError, Code};
+use crate::http::observe::{RequestSpan, measure};
+use crate::http::{docs, frame, host, input};
+use crate::{accounts, health};
+
+/// What the document names.
+fn documented(config: &mut ServiceConfig<'_>) {
+    config.service(
+        scope("/api/v1")
+            .configure(health::routes)
+            .configure(accounts::routes),
+    );
+}
+
+/// The routes of the first API, which had no version in their paths: the same handlers again.
+fn aliases(config: &mut ServiceConfig<'_>) {
+    health::routes(config);
+    accounts::aliases(config);
+}
+
+/// One worker's application. The layers run from the last to the first.
+pub fn app(
+    state: &web::Data<AppState>,
+    documentation: &web::Data<Documentation>,
+) -> App<
+    impl ServiceFactory<
+        ServiceRequest,
+        Config = (),
+        Response = ServiceResponse<BoxBody>,
+        Error = Error,
+        InitError = (),
+    > + use<>,
+> {
+    App::new()
+        .app_data(state.clone())
+        .app_data(documentation.clone())
+        .configure(input::configure)
+        .configure(|config| documented(&mut ServiceConfig::new(config)))
+        .configure(|config| aliases(&mut ServiceConfig::new(config)))
+        .configure(docs::configure)
+        .default_service(web::to(unmatched))
+        .wrap(from_fn(ours))
+        .wrap(from_fn(measure))
+        .wrap(TracingLogger::<RequestSpan>::new())
+        .wrap(from_fn(frame::frame))
+}
+
+/// Turns away who asks for another host.
+async fn ours(
+    state: web::Data<AppState>,
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<BoxBody>, Error> {
+    if host::is_allowed(&request, &state.config().http.allowed_hosts) {
+        return Ok(next.call(request).await?.map_into_boxed_body());
+    }
+    let error = ApiError::invalid("Host", "This is not a host of this service");
+    Ok(request.into_response(HttpResponse::from_error(error)))
+}
+
+/// What no route took: nothing is there, or it takes other methods.
+async fn unmatched(request: HttpRequest, documentation: web::Data<Documentation>) -> HttpResponse {
+    match documentation.methods(request.path()) {
+        None => HttpResponse::from_error(ApiError::new(Code::NotFound)),
+        Some(methods) => {
+            let error = ApiError::new(Code::MethodNotAllowed);
+            let mut response = HttpResponse::from_error(error);
+            response.headers_mut().insert(ALLOW, methods);
+            response
+        }
+    }
+}
+
+/// The OpenAPI document and what it says about paths and their methods.
+pub struct Documentation {
+    document: OpenApi,
+    json: Bytes,
+    methods: Vec<(ResourceDef, HeaderValue)>,
+}
+
+impl std::fmt::Debug for Documentation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Documentation").finish_non_exhaustive()
+    }
+}
+
+impl Default for Documentation {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Documentation {
+    #[must_use]
+    pub fn new() -> Self {
+        let collect = |base: OpenApi, routes: fn(&mut ServiceConfig<'_>)| {
+            let app = App::new().into_utoipa_app().openapi(base);
+            app.configure(routes).split_for_parts().1
+        };
+        let mut document = collect(docs::base(), documented);
+        docs::add_errors(&mut document);
+        let aliases = collect(docs::base(), aliases);
+        Self {
+            json: document.to_json().unwrap_or_default().into(),
+            methods: [&document.paths, &aliases.paths]
+                .into_iter()
+                .flat_map(methods)
+                .collect(),
+            document,
+        }
+    }
+
+    #[must_use]
+    pub const fn document(&self) -> &OpenApi {
+        &self.document
+    }
+
+    #[must_use]
+    pub fn json(&self) -> Bytes {
+        self.json.clone()
+    }
+
+    /// The methods of the route with this path, if there is one.
+    fn methods(&self, path: &str) -> Option<HeaderValue> {
+        self.methods
+            .iter()
+            .find(|(route, _)| route.is_match(path))
+            .map(|(_, methods)| methods.clone())
+    }
+}
+
+fn methods(paths: &Paths) -> impl Iterator<Item = (ResourceDef, HeaderValue)> {
+    paths.paths.iter().filter_map(|(path, item)| {
+        let methods = names(item).join(", ");
+        Some((
+            ResourceDef::new(path.as_str()),
+            HeaderValue::from_str(&methods).ok()?,
+        ))
+    })
+}
+
+fn names(item: &PathItem) -> Vec<&'static str> {
+    [
+        ("GET", &item.get),
+        ("PUT", &item.put),
+        ("POST", &item.post),
+        ("DELETE", &item.delete),
+        ("PATCH", &item.patch),
+    ]
+    .into_iter()
+    .filter_map(|(name, operation)| operation.is_some().then_some(name))
+    .collect()
+}
