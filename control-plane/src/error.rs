@@ -49,6 +49,9 @@ codes! {
     InvalidCredentials = "INVALID_CREDENTIALS", UNAUTHORIZED, "Address or password is wrong";
     Unauthorized = "UNAUTHORIZED", UNAUTHORIZED, "A valid access token is needed";
     TokenExpired = "TOKEN_EXPIRED", UNAUTHORIZED, "The access token has expired";
+    EnrolmentTokenInvalid = "ENROLMENT_TOKEN_INVALID", UNAUTHORIZED, "This is no enrolment token of this control plane";
+    EnrolmentTokenExpired = "ENROLMENT_TOKEN_EXPIRED", UNAUTHORIZED, "The enrolment token has expired; make a new one";
+    EnrolmentTokenUsed = "ENROLMENT_TOKEN_USED", UNAUTHORIZED, "The enrolment token has been used; make a new one";
     Forbidden = "FORBIDDEN", FORBIDDEN, "This is not allowed to you";
     AccountSuspended = "ACCOUNT_SUSPENDED", FORBIDDEN, "This account is suspended";
     PlanRequired = "PLAN_REQUIRED", FORBIDDEN, "Your plan does not include this";

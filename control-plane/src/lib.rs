@@ -10,4 +10,5 @@ pub mod fleet;
 pub mod health;
 pub mod http;
 pub mod router;
+pub mod tunnels;
 pub mod usage;

@@ -16,15 +16,17 @@ use crate::app::AppState;
 use crate::error::{ApiError, Code};
 use crate::http::observe::{RequestSpan, measure};
 use crate::http::{docs, frame, host, input};
-use crate::{accounts, health};
+use crate::{accounts, fleet, health};
 
 /// What the document names.
 fn documented(config: &mut ServiceConfig<'_>) {
     config.service(
         scope("/api/v1")
             .configure(health::routes)
-            .configure(accounts::routes),
+            .configure(accounts::routes)
+            .configure(fleet::routes),
     );
+    fleet::node_routes(config);
 }
 
 /// The routes of the first API, which had no version in their paths: the same handlers again.

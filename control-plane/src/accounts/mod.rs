@@ -14,8 +14,10 @@ mod profile;
 mod role;
 mod routes;
 mod store;
+mod tier;
 
 pub use email::{Email, InvalidEmail};
 pub use profile::{Device, Profile, Subscription};
 pub use role::{Role, UnknownRole};
 pub use routes::{aliases, routes};
+pub use tier::tier;

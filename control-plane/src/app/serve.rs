@@ -48,7 +48,7 @@ impl Application {
         migrate(state.config()).await?;
         let (server, address) = api_server(&state)?;
         let (metrics_server, metrics_address) = metrics_server(&state)?;
-        start_tasks(&state);
+        start_tasks(&state).await;
         let handle = server.handle();
         let metrics_handle = metrics_server.handle();
         let server = tokio::spawn(server);
@@ -163,10 +163,11 @@ fn metrics_server(state: &web::Data<AppState>) -> Result<(Server, SocketAddr), S
     Ok((server.run(), address))
 }
 
-fn start_tasks(state: &web::Data<AppState>) {
+async fn start_tasks(state: &web::Data<AppState>) {
     let tasks = state.tasks();
     tasks.spawn(metrics::upkeep(
         state.metrics().clone(),
         state.shutdown().clone(),
     ));
+    state.fleet().start(tasks).await;
 }

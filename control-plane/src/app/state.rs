@@ -1,5 +1,8 @@
 //! What every handler can reach.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use metrics_exporter_prometheus::PrometheusHandle;
 use secrecy::ExposeSecret;
 use tokio_util::sync::CancellationToken;
@@ -11,6 +14,13 @@ use crate::accounts::passwords::{PasswordError, PasswordHasher};
 use crate::accounts::tokens::TokenIssuer;
 use crate::config::Config;
 use crate::db::{self, Pool, RedisPool};
+use crate::fleet::identity::{Identity, IdentityError};
+use crate::fleet::{self, Fleet};
+use crate::tunnels::NodeLog;
+use crate::usage::Live;
+
+/// How often nodes report counters and load.
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// One replica's state. Building it opens no connection.
 #[derive(Debug)]
@@ -21,6 +31,8 @@ pub struct AppState {
     tokens: TokenIssuer,
     passwords: PasswordHasher,
     metrics: PrometheusHandle,
+    fleet: Arc<Fleet>,
+    live: Arc<Live>,
     replica: Uuid,
     shutdown: CancellationToken,
     tasks: TaskTracker,
@@ -32,23 +44,40 @@ pub enum StateError {
     Redis(#[from] redis::RedisError),
     #[error(transparent)]
     Passwords(#[from] PasswordError),
+    #[error("NODE_ROOT_KEY cannot be used: {0}")]
+    Identity(#[from] IdentityError),
     #[error(transparent)]
     Metrics(#[from] metrics::MetricsError),
 }
 
 impl AppState {
     pub fn new(config: Config) -> Result<Self, StateError> {
+        let db = db::connect(
+            config.database.url.expose_secret(),
+            config.database.pool_size,
+        );
+        let (replica, shutdown) = (Uuid::new_v4(), CancellationToken::new());
+        let live = Arc::new(Live::new());
+        let fleet = Fleet::new(fleet::Parts {
+            db: db.clone(),
+            redis: redis::Client::open(config.redis.url.expose_secret())?,
+            replica,
+            identity: Identity::new(config.nodes.root_key(), config.nodes.token_ttl)?,
+            desired: Arc::new(NodeLog::new(db.clone(), Arc::clone(&live))),
+            counters: live.clone(),
+            report_interval: REPORT_INTERVAL,
+            shutdown: shutdown.clone(),
+        });
         Ok(Self {
-            db: db::connect(
-                config.database.url.expose_secret(),
-                config.database.pool_size,
-            ),
+            db,
+            fleet,
+            live,
             redis: db::connect_redis(config.redis.url.expose_secret(), config.redis.pool_size)?,
             tokens: TokenIssuer::new(&config.tokens),
             passwords: PasswordHasher::new()?,
             metrics: metrics::recorder()?,
-            replica: Uuid::new_v4(),
-            shutdown: CancellationToken::new(),
+            replica,
+            shutdown,
             tasks: TaskTracker::new(),
             config,
         })
@@ -82,6 +111,17 @@ impl AppState {
     #[must_use]
     pub const fn metrics(&self) -> &PrometheusHandle {
         &self.metrics
+    }
+
+    #[must_use]
+    pub const fn fleet(&self) -> &Arc<Fleet> {
+        &self.fleet
+    }
+
+    /// What the nodes of this replica count at this moment.
+    #[must_use]
+    pub const fn live(&self) -> &Arc<Live> {
+        &self.live
     }
 
     /// This process among the replicas, for the time of its run.

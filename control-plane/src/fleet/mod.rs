@@ -8,13 +8,17 @@
 //!   is away.
 //! - Peers and bytes belong to the rooms above, which hand in [`DesiredState`] and [`CounterSink`].
 
+pub mod cli;
 pub mod desired;
 pub mod identity;
 pub mod selection;
 
 mod bus;
+mod enrolment;
+mod routes;
 mod session;
 mod store;
+mod tasks;
 mod view;
 mod waiters;
 
@@ -25,9 +29,11 @@ use arc_swap::ArcSwap;
 use shared::ids::{ConnectionId, ServerId};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 pub use self::desired::{CounterSink, DesiredState};
+pub use self::routes::{node_routes, routes};
 pub use self::view::{Assignment, FleetView, Live, Profile, Server, ServerStatus};
 pub use self::waiters::{AckWaiter, AnswerTimings, Answered, TooManyWaiting, Unanswered};
 
@@ -93,6 +99,12 @@ impl Fleet {
         })
     }
 
+    /// Starts what runs beside the requests: view, heartbeats, the bus. The tasks end after
+    /// `shutdown`. Needs a tokio runtime; Postgres and Redis may still be away.
+    pub async fn start(self: &Arc<Self>, tasks: &TaskTracker) {
+        tasks::start(self, tasks).await;
+    }
+
     /// The fleet at this moment. No query.
     #[must_use]
     pub fn view(&self) -> Arc<FleetView> {
@@ -131,6 +143,10 @@ impl Fleet {
     #[must_use]
     pub fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.shutdown.is_cancelled()
     }
 
     /// Reads the catalogue anew; every later [`Fleet::view`] has at least what is committed now.

@@ -17,7 +17,7 @@ use uuid::Uuid;
 use super::lock;
 
 /// How long after its last sign of life a node still gets new clients, in seconds.
-pub const FRESHNESS_SECONDS: i64 = 15;
+const FRESHNESS_SECONDS: i64 = 15;
 
 /// The operator's word on a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

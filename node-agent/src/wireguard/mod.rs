@@ -5,9 +5,24 @@
 //! device in memory for tests. Implementations never replace all peers: they are only told what to
 //! add, update and remove. Client endpoints never leave an implementation.
 
+pub mod fake;
+mod interface_name;
+pub mod kernel;
+mod link;
+pub mod userspace;
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use ipnet::IpNet;
 use shared::wireguard::{PresharedKey, PrivateKey, PublicKey};
+
+use self::kernel::KernelDevice;
+use self::userspace::UserspaceDevice;
+
+pub use self::interface_name::{InterfaceName, InvalidInterfaceName};
 
 /// What the interface shall be, apart from its peers.
 #[derive(Debug, Clone)]
@@ -71,13 +86,25 @@ pub enum DeviceError {
     #[error("{context}: {source}")]
     Io {
         context: &'static str,
-        source: std::io::Error,
+        source: io::Error,
     },
     #[error("netlink: {0}")]
     Netlink(String),
 }
 
 impl DeviceError {
+    /// An error number from the kernel, as what it means here.
+    fn from_io(context: &'static str, source: io::Error) -> Self {
+        use nix::errno::Errno;
+
+        match source.raw_os_error().map(Errno::from_raw) {
+            Some(Errno::ENODEV) => Self::Missing,
+            Some(Errno::EPERM | Errno::EACCES) => Self::Permission(context.to_owned()),
+            Some(Errno::EOPNOTSUPP) => Self::Unavailable(context, source.to_string()),
+            _ => Self::Io { context, source },
+        }
+    }
+
     /// Whether the same call may succeed later without anyone's help.
     #[must_use]
     pub fn is_recoverable(&self) -> bool {
@@ -103,4 +130,58 @@ pub trait Device: Send + Sync + std::fmt::Debug {
 
     /// Removes the interface, peers first. Succeeds where there is none.
     async fn teardown(&self) -> Result<(), DeviceError>;
+}
+
+/// Which implementation of WireGuard to drive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum Backend {
+    /// The kernel's where it has one, else userspace.
+    #[default]
+    Auto,
+    Kernel,
+    Userspace,
+}
+
+/// Opens the interface's device, which does not make the interface yet. `wireguard_go` is the
+/// program to start for the userspace backend. Sockets are opened in the calling thread's network
+/// namespace.
+pub async fn open(
+    backend: Backend,
+    interface: InterfaceName,
+    wireguard_go: PathBuf,
+) -> Result<Arc<dyn Device>, DeviceError> {
+    match backend {
+        Backend::Kernel => Ok(Arc::new(KernelDevice::open(interface)?)),
+        Backend::Userspace => Ok(Arc::new(UserspaceDevice::open(interface, wireguard_go)?)),
+        // A process that serves clients is not abandoned because a module has appeared.
+        Backend::Auto if userspace::is_running(&interface).await => {
+            Ok(Arc::new(UserspaceDevice::open(interface, wireguard_go)?))
+        }
+        Backend::Auto => match KernelDevice::open(interface.clone()) {
+            Ok(device) => Ok(Arc::new(device)),
+            Err(DeviceError::Unavailable(..)) => {
+                Ok(Arc::new(UserspaceDevice::open(interface, wireguard_go)?))
+            }
+            Err(error) => Err(error),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn auto_takes_the_kernels_where_it_has_one() {
+        let expected = match kernel::available().await {
+            Ok(()) => "kernel",
+            Err(DeviceError::Unavailable(..)) => "userspace",
+            Err(error) => panic!("{error}"),
+        };
+        let name: InterfaceName = "auto-test".parse().unwrap();
+        let device = open(Backend::Auto, name.clone(), "wireguard-go".into()).await;
+        assert_eq!(device.unwrap().backend(), expected);
+        let kernel = open(Backend::Kernel, name, PathBuf::new()).await;
+        assert_eq!(kernel.is_ok(), expected == "kernel");
+    }
 }

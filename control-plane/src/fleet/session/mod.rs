@@ -1,5 +1,17 @@
-//! Sessions of nodes held by this process.
+//! Sessions of nodes: each is a [`machine::Machine`] without IO and a thin shell around it.
+//!
+//! A session owns its node by a fenced lease. It ends when the node falls silent or breaks the
+//! protocol, when a newer session takes the lease, or when this process stops; in no case does a
+//! tunnel end with it.
 
+mod liveness;
+mod machine;
+mod opening;
 mod registry;
+mod shell;
 
-pub(super) use registry::Sessions;
+#[cfg(test)]
+mod machine_tests;
+
+pub(super) use registry::{Ending, Sessions, Vitals};
+pub(super) use shell::run;

@@ -129,6 +129,10 @@ impl Sessions {
         session.inspect(|session| session.wake()).is_some()
     }
 
+    pub(in crate::fleet) fn has(&self, server: ServerId) -> bool {
+        lock(&self.by_server).contains_key(&server)
+    }
+
     /// Ends the session of `server` if it is older than `fence`.
     pub(in crate::fleet) fn end_before(&self, server: ServerId, fence: Fence) {
         let session = lock(&self.by_server).get(&server).cloned();

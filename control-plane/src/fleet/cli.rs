@@ -1,0 +1,180 @@
+//! The operator's `node` commands.
+
+use std::io::Write;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use chrono::Utc;
+use uuid::Uuid;
+
+use super::enrolment::is_hostname;
+use super::identity::{Enrolment, Identity, MAX_ENROLMENT_LIFE};
+use super::store::{self, Place};
+use crate::db::Pool;
+
+/// `control-plane node enrolment-token`: makes a token with which one host enrols once.
+#[derive(Debug, Clone, clap::Args)]
+pub struct EnrolmentTokenArgs {
+    /// The host's name; the token is good for no other
+    #[arg(long)]
+    pub hostname: String,
+    /// The country's name, such as "Germany"
+    #[arg(long)]
+    pub country: String,
+    /// The country's ISO 3166-1 code, such as DE
+    #[arg(long)]
+    pub country_code: String,
+    #[arg(long)]
+    pub city: String,
+    /// The region that clients choose by, such as eu-central
+    #[arg(long)]
+    pub location: String,
+    /// The lowest plan tier that may use the server
+    #[arg(long, default_value_t = 0)]
+    pub tier: i16,
+    /// How long the token is good for, such as 90s, 10m or 24h
+    #[arg(long, default_value = "10m", value_parser = parse_ttl)]
+    pub ttl: Duration,
+}
+
+/// Stores a token, prints it to stdout, and to stderr what to run on the host.
+pub async fn enrolment_token(
+    args: EnrolmentTokenArgs,
+    db: &Pool,
+    identity: &Identity,
+    plane_url: &str,
+) -> anyhow::Result<()> {
+    let ttl = chrono::Duration::from_std(args.ttl).unwrap_or(chrono::Duration::MAX);
+    ensure!(
+        ttl <= MAX_ENROLMENT_LIFE,
+        "--ttl: at most {} hours",
+        MAX_ENROLMENT_LIFE.num_hours()
+    );
+    let place = place(args)?;
+    let (id, expires_at) = (Uuid::now_v7(), Utc::now() + ttl);
+    let enrolment = Enrolment {
+        id,
+        hostname: Some(place.hostname.clone()),
+    };
+    let token = identity.enrolment_token(&enrolment, expires_at)?;
+    store::insert_token(db, id, &place, expires_at)
+        .await
+        .context("cannot store the token")?;
+    let mut advice = std::io::stderr().lock();
+    writeln!(advice, "Run on {} before {expires_at:.0}:", place.hostname)?;
+    writeln!(
+        advice,
+        "  node-agent enroll --plane {plane_url} --token {token}"
+    )?;
+    writeln!(std::io::stdout().lock(), "{token}")?;
+    Ok(())
+}
+
+fn place(args: EnrolmentTokenArgs) -> anyhow::Result<Place> {
+    ensure!(is_hostname(&args.hostname), "--hostname: not a host name");
+    ensure!(
+        args.country_code.len() == 2
+            && args.country_code.bytes().all(|it| it.is_ascii_alphabetic()),
+        "--country-code: two letters, such as DE"
+    );
+    for (name, text) in [
+        ("--country", &args.country),
+        ("--city", &args.city),
+        ("--location", &args.location),
+    ] {
+        let length = text.trim().chars().count();
+        ensure!((1..=100).contains(&length), "{name}: 1 to 100 characters");
+    }
+    ensure!(args.tier >= 0, "--tier: zero or more");
+    Ok(Place {
+        hostname: args.hostname.to_lowercase(),
+        country: args.country.trim().to_owned(),
+        country_code: args.country_code.to_uppercase(),
+        city: args.city.trim().to_owned(),
+        location: args.location.trim().to_owned(),
+        tier: args.tier,
+    })
+}
+
+fn parse_ttl(text: &str) -> Result<Duration, String> {
+    let wrong = || "takes a number with a unit, such as 90s, 10m or 24h".to_owned();
+    let unit = text.chars().last().ok_or_else(wrong)?;
+    let seconds = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 3_600,
+        _ => return Err(wrong()),
+    };
+    let number: u64 = text.trim_end_matches(unit).parse().map_err(|_| wrong())?;
+    number
+        .checked_mul(seconds)
+        .filter(|seconds| *seconds > 0)
+        .map(Duration::from_secs)
+        .ok_or_else(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case("90s", Some(90))]
+    #[case("10m", Some(600))]
+    #[case("24h", Some(86_400))]
+    #[case("0m", None)]
+    #[case("10", None)]
+    #[case("", None)]
+    #[case("m", None)]
+    #[case("-1m", None)]
+    #[case("99999999999999999999h", None)]
+    fn reads_ttls(#[case] text: &str, #[case] seconds: Option<u64>) {
+        assert_eq!(parse_ttl(text).ok().map(|ttl| ttl.as_secs()), seconds);
+    }
+
+    fn args() -> EnrolmentTokenArgs {
+        EnrolmentTokenArgs {
+            hostname: "FRA1.example.net".to_owned(),
+            country: "Germany".to_owned(),
+            country_code: "de".to_owned(),
+            city: " Frankfurt ".to_owned(),
+            location: "eu-central".to_owned(),
+            tier: 1,
+            ttl: Duration::from_secs(600),
+        }
+    }
+
+    #[test]
+    fn tidies_what_the_operator_typed() {
+        let place = place(args()).expect("good");
+        assert_eq!(
+            (
+                place.hostname.as_str(),
+                place.country_code.as_str(),
+                place.city.as_str()
+            ),
+            ("fra1.example.net", "DE", "Frankfurt")
+        );
+    }
+
+    const WRONG: &[(&str, fn(&mut EnrolmentTokenArgs))] = &[
+        ("--hostname", |args| args.hostname = "no_host".to_owned()),
+        ("--country-code", |args| {
+            args.country_code = "DEU".to_owned()
+        }),
+        ("--country", |args| args.country = " ".to_owned()),
+        ("--city", |args| args.city = "x".repeat(101)),
+        ("--tier", |args| args.tier = -1),
+    ];
+
+    #[test]
+    fn names_the_argument_that_is_wrong() {
+        for (name, spoil) in WRONG {
+            let mut args = args();
+            spoil(&mut args);
+            let error = place(args).expect_err(name).to_string();
+            assert!(error.starts_with(&format!("{name}:")), "{error}");
+        }
+    }
+}

@@ -1,0 +1,67 @@
+use actix_web::{HttpRequest, HttpResponse, post, web};
+use serde::Serialize;
+use shared::protocol::enrolment::{EnrolRequest, EnrolResponse};
+use utoipa::ToSchema;
+
+use crate::app::AppState;
+use crate::error::{ApiError, Code, ErrorEnvelope};
+use crate::http::current_user::bearer;
+
+/// The body, for the document.
+#[derive(ToSchema)]
+#[expect(
+    dead_code,
+    reason = "shared's type has no schema; this one describes it"
+)]
+struct EnrolBody {
+    #[schema(example = "fra1.example.net")]
+    hostname: String,
+    #[schema(example = "0.1.0")]
+    agent_version: String,
+    /// The interface's WireGuard public key.
+    public_key: String,
+    /// Where clients reach WireGuard.
+    #[schema(example = "203.0.113.10:51820")]
+    endpoint: String,
+    #[schema(example = "10.8.0.0/16")]
+    subnet: String,
+    #[schema(example = "fd00:8::/64")]
+    subnet_v6: Option<String>,
+    capacity: u32,
+}
+
+/// The answer, for the document.
+#[derive(Serialize, ToSchema)]
+struct EnrolAnswer {
+    server_id: uuid::Uuid,
+    /// Opens sessions until it expires; renewed in a session.
+    token: String,
+    expires_at: chrono::DateTime<chrono::Utc>,
+}
+
+/// Trades a single-use enrolment token for a node's identity.
+///
+/// A host that enrols again keeps its server; its earlier tokens and session end.
+#[utoipa::path(
+    tag = "node",
+    security(("enrolment" = [])),
+    request_body = EnrolBody,
+    responses(
+        (status = 201, description = "The node's identity", body = EnrolAnswer),
+        (status = 400, description = "A field is not valid", body = ErrorEnvelope),
+        (status = 401, description = "The token is forged, expired or used", body = ErrorEnvelope),
+        (status = 503, description = "Try again", body = ErrorEnvelope),
+    ),
+)]
+#[post("/node/v1/enrol")]
+pub(super) async fn enrol(
+    http: HttpRequest,
+    state: web::Data<AppState>,
+    body: web::Bytes,
+) -> Result<HttpResponse, ApiError> {
+    let token = bearer(&http).ok_or(Code::EnrolmentTokenInvalid)?;
+    let request: EnrolRequest = serde_json::from_slice(&body)
+        .map_err(|error| ApiError::invalid("body", error.to_string()))?;
+    let identity: EnrolResponse = state.fleet().enrol(token, &request).await?;
+    Ok(HttpResponse::Created().json(identity))
+}

@@ -1,0 +1,23 @@
+//! The fleet's routes: servers for people, enrolment and sessions for nodes.
+
+mod enrol;
+mod list;
+mod recommended;
+mod session;
+mod show;
+mod views;
+
+use utoipa_actix_web::service_config::ServiceConfig;
+
+/// For people, below the API's version.
+pub fn routes(config: &mut ServiceConfig<'_>) {
+    config
+        .service(list::list)
+        .service(recommended::recommended)
+        .service(show::show);
+}
+
+/// For node agents, at the root.
+pub fn node_routes(config: &mut ServiceConfig<'_>) {
+    config.service(enrol::enrol).service(session::session);
+}

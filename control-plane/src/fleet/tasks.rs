@@ -1,0 +1,180 @@
+//! What runs beside the requests: the view, the heartbeats, the bus.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use shared::ids::{Revision, ServerId};
+use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio_util::task::TaskTracker;
+
+use super::Fleet;
+use super::bus::{Channel, Notice};
+use super::session::Ending;
+use super::store::{self, Beat};
+use crate::error::ApiError;
+
+/// How often the view is read anew without a reason.
+const REFRESH_EVERY: Duration = Duration::from_secs(5);
+/// Reasons that come closer together than this are one.
+const REFRESH_GAP: Duration = Duration::from_millis(200);
+const HEARTBEAT_EVERY: Duration = Duration::from_secs(5);
+/// How often to look for changes that could not be signalled.
+const POLL_EVERY: Duration = Duration::from_secs(1);
+
+pub(super) async fn start(fleet: &Arc<Fleet>, tasks: &TaskTracker) {
+    refresh(fleet).await;
+    tasks.spawn(keep_view(Arc::clone(fleet)));
+    tasks.spawn(keep_beating(Arc::clone(fleet)));
+    tasks.spawn(keep_polling(Arc::clone(fleet)));
+    let publisher = Arc::clone(fleet);
+    tasks.spawn(async move {
+        publisher
+            .bus
+            .run_publisher(publisher.shutdown.clone())
+            .await
+    });
+    let listener = Arc::clone(fleet);
+    tasks.spawn(async move {
+        let receive = |notice| listener.receive(notice);
+        let shutdown = listener.shutdown.clone();
+        listener
+            .bus
+            .run_listener(listener.replica, shutdown, receive)
+            .await;
+    });
+}
+
+async fn keep_view(fleet: Arc<Fleet>) {
+    let due = async |fleet: &Fleet| {
+        tokio::select! {
+            () = fleet.stale.notified() => {}
+            () = sleep(REFRESH_EVERY) => {}
+        }
+    };
+    while fleet
+        .shutdown
+        .run_until_cancelled(due(&fleet))
+        .await
+        .is_some()
+    {
+        refresh(&fleet).await;
+        sleep(REFRESH_GAP).await;
+    }
+}
+
+async fn refresh(fleet: &Fleet) {
+    if let Err(error) = fleet.refresh().await {
+        warn("fleet.view.refresh_failed", &error);
+    }
+}
+
+async fn keep_beating(fleet: Arc<Fleet>) {
+    let mut tick = interval(HEARTBEAT_EVERY);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while fleet
+        .shutdown
+        .run_until_cancelled(tick.tick())
+        .await
+        .is_some()
+    {
+        if let Err(error) = beat(&fleet).await {
+            warn("fleet.heartbeat_failed", &error);
+        }
+    }
+}
+
+/// Writes every session's figures; ends sessions that lost their lease, wakes those that lag.
+async fn beat(fleet: &Fleet) -> Result<(), ApiError> {
+    let sessions = fleet.sessions.all();
+    let beats: Vec<_> = sessions
+        .iter()
+        .map(|session| Beat {
+            server: session.server,
+            fence: session.fence,
+            epoch: session.epoch,
+            vitals: session.vitals(),
+        })
+        .collect();
+    if beats.is_empty() {
+        return Ok(());
+    }
+    let held = store::heartbeat(&fleet.db, &beats).await?;
+    wake_lagging(fleet, &held);
+    let held: HashSet<ServerId> = held.into_iter().map(|(server, _)| server).collect();
+    let lost = sessions
+        .iter()
+        .filter(|session| !held.contains(&session.server));
+    lost.for_each(|session| session.end(Ending::Replaced));
+    Ok(())
+}
+
+/// While Redis is away nobody can say that something changed, so the sessions ask.
+async fn keep_polling(fleet: Arc<Fleet>) {
+    let mut tick = interval(POLL_EVERY);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while fleet
+        .shutdown
+        .run_until_cancelled(tick.tick())
+        .await
+        .is_some()
+    {
+        let sessions = fleet.sessions.all();
+        if fleet.bus.is_up() || sessions.is_empty() {
+            continue;
+        }
+        let servers: Vec<_> = sessions.iter().map(|session| session.server).collect();
+        match store::desired_revisions(&fleet.db, &servers).await {
+            Ok(revisions) => wake_lagging(&fleet, &revisions),
+            Err(error) => warn("fleet.poll_failed", &error),
+        }
+    }
+}
+
+fn wake_lagging(fleet: &Fleet, desired: &[(ServerId, Revision)]) {
+    let sessions = fleet.sessions.all();
+    for session in sessions {
+        let sent = session.vitals().sent;
+        let mut revisions = desired.iter();
+        if revisions.any(|(server, revision)| *server == session.server && *revision > sent) {
+            session.wake();
+        }
+    }
+}
+
+fn warn(event: &'static str, error: &ApiError) {
+    let source = std::error::Error::source(error);
+    tracing::warn!(event, %error, ?source, "fleet.task");
+}
+
+impl Fleet {
+    fn receive(&self, notice: Notice) {
+        match notice {
+            Notice::Wake { server, asker } => {
+                if !self.sessions.has(server) {
+                    return;
+                }
+                let asker = asker.filter(|(_, replica)| *replica != self.replica);
+                if let Some((connection, replica)) = asker
+                    && let Some(answered) = self.waiters.ask(connection, replica)
+                {
+                    let notice = Notice::Answer {
+                        connection,
+                        answered,
+                    };
+                    self.bus.publish(Channel::Replica(replica), notice);
+                }
+                self.sessions.wake(server);
+            }
+            Notice::Answer {
+                connection,
+                answered,
+            } => {
+                self.waiters.resolve(connection, &answered);
+            }
+            Notice::TakenOver { server, fence } => self.sessions.end_before(server, fence),
+            Notice::FleetChanged => self.stale.notify_one(),
+            Notice::Unknown => {}
+        }
+    }
+}

@@ -1,0 +1,350 @@
+//! From dumps of the interface to what the plane is told about traffic.
+//!
+//! The interface counts from zero each time a peer is added to it; such a run is a *generation*.
+//! Within one, totals are cumulative, so a lost or repeated report does no harm. What must hold
+//! (design, invariant 6): a total never goes back within a generation, an ended generation is
+//! reported until the peer is gone, and a dump is never booked on a peer that was added after the
+//! dump began.
+
+use std::collections::{BTreeMap, HashMap};
+
+use shared::ids::{Generation, PeerId};
+use shared::protocol::PeerCounters;
+use shared::protocol::counters::{CountersFrame, MAX_ENTRIES};
+use shared::wireguard::PublicKey;
+
+use crate::wireguard::PeerStatus;
+
+/// Orders changes of the interface against dumps of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Sequence(pub u64);
+
+/// Ended generations that are kept for reporting; beyond it the oldest peer's are dropped.
+const MAX_ENDED: usize = 10_000;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Totals {
+    sent: u64,
+    received: u64,
+    last_handshake: Option<u64>,
+}
+
+impl Totals {
+    fn counters(self, generation: Generation) -> PeerCounters {
+        PeerCounters {
+            generation,
+            sent: self.sent,
+            received: self.received,
+            last_handshake: self.last_handshake,
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Entry {
+    peer: PeerId,
+    generation: Generation,
+    since: Sequence,
+    /// None until the first dump when an earlier run of the agent added the peer.
+    seen: Option<Totals>,
+    reported: Totals,
+}
+
+impl Entry {
+    fn counters(&self) -> Option<PeerCounters> {
+        self.seen.map(|seen| seen.counters(self.generation))
+    }
+}
+
+/// The counters of every peer in the interface, in the client's view: what the interface received,
+/// the client sent.
+#[derive(Debug, Default)]
+pub struct Book {
+    entries: HashMap<PublicKey, Entry>,
+    /// Generations that ended while their peer lives on, and whether the plane was told.
+    ended: BTreeMap<(PeerId, Generation), (PeerCounters, bool)>,
+}
+
+impl Book {
+    /// A peer begins this generation in the interface after `since`, at zero. One that was followed
+    /// under the same key before ends its generation.
+    pub fn track(&mut self, key: PublicKey, peer: PeerId, generation: Generation, since: Sequence) {
+        let entry = Entry {
+            peer,
+            generation,
+            since,
+            seen: Some(Totals::default()),
+            reported: Totals::default(),
+        };
+        let before = self.entries.insert(key, entry);
+        if let Some(before) = before.filter(|before| before.peer == peer)
+            && let Some(counters) = before.counters()
+            && before.seen != Some(Totals::default())
+        {
+            self.end(peer, counters);
+        }
+    }
+
+    /// A peer is in this generation since before this agent started.
+    pub fn resume(&mut self, key: PublicKey, peer: PeerId, generation: Generation) {
+        let entry = Entry {
+            peer,
+            generation,
+            since: Sequence::default(),
+            seen: None,
+            reported: Totals::default(),
+        };
+        self.entries.insert(key, entry);
+    }
+
+    /// A generation ended while its peer lives on: it is reported next to the new one.
+    pub fn end(&mut self, peer: PeerId, counters: PeerCounters) {
+        self.ended
+            .insert((peer, counters.generation), (counters, false));
+        if self.ended.len() > MAX_ENDED {
+            self.ended.pop_first();
+        }
+    }
+
+    /// The peer goes on under another key.
+    pub fn rekey(&mut self, old: &PublicKey, new: PublicKey) {
+        if let Some(entry) = self.entries.remove(old) {
+            self.entries.insert(new, entry);
+        }
+    }
+
+    /// The peer left the interface for good: its last counters, if they were ever read.
+    pub fn forget(&mut self, key: &PublicKey) -> Option<PeerCounters> {
+        let entry = self.entries.remove(key)?;
+        self.ended.retain(|(peer, _), _| *peer != entry.peer);
+        entry.counters()
+    }
+
+    /// Books a dump that began when the interface stood at `began`. Returns the peers whose counters
+    /// went back: something else removed and added them, a generation has ended unseen.
+    pub fn observe(&mut self, dump: &[PeerStatus], began: Sequence) -> Vec<PublicKey> {
+        let mut restarted = Vec::new();
+        for status in dump {
+            let Some(entry) = self.entries.get_mut(&status.public_key) else {
+                continue;
+            };
+            if entry.since > began {
+                continue;
+            }
+            let now = Totals {
+                sent: status.rx_bytes,
+                received: status.tx_bytes,
+                last_handshake: status.last_handshake,
+            };
+            let seen = entry.seen.unwrap_or_default();
+            if now.sent < seen.sent || now.received < seen.received {
+                restarted.push(status.public_key);
+            } else {
+                entry.seen = Some(now);
+            }
+        }
+        restarted
+    }
+
+    /// What moved since the frames before, in as many frames as it takes. A frame without entries is
+    /// never made.
+    pub fn frames(&mut self, taken_at: u64) -> Vec<CountersFrame> {
+        let mut ended: Vec<_> = Vec::new();
+        for ((peer, _), (counters, told)) in &mut self.ended {
+            if !std::mem::replace(told, true) {
+                ended.push((*peer, *counters));
+            }
+        }
+        let mut moved: Vec<_> = self
+            .entries
+            .values_mut()
+            .filter_map(|entry| {
+                let seen = entry.seen.filter(|seen| *seen != entry.reported)?;
+                entry.reported = seen;
+                Some((entry.peer, seen.counters(entry.generation)))
+            })
+            .collect();
+        moved.sort_unstable_by_key(|(peer, _)| *peer);
+        split(taken_at, ended.into_iter().chain(moved))
+    }
+
+    /// A new session: the plane may have missed any frame, so everything counts as moved.
+    pub fn report_all_again(&mut self) {
+        for entry in self.entries.values_mut() {
+            entry.reported = Totals::default();
+        }
+        for (_, told) in self.ended.values_mut() {
+            *told = false;
+        }
+    }
+}
+
+/// A new frame starts where one is full, and where the order by peer would break.
+fn split(
+    taken_at: u64,
+    entries: impl Iterator<Item = (PeerId, PeerCounters)>,
+) -> Vec<CountersFrame> {
+    let mut frames: Vec<CountersFrame> = Vec::new();
+    for (peer, counters) in entries {
+        let fits = frames.last().is_some_and(|frame| {
+            frame.entries.len() < MAX_ENTRIES
+                && frame.entries.last().is_none_or(|(last, _)| *last < peer)
+        });
+        if !fits {
+            frames.push(CountersFrame {
+                taken_at,
+                entries: Vec::new(),
+            });
+        }
+        if let Some(frame) = frames.last_mut() {
+            frame.entries.push((peer, counters));
+        }
+    }
+    frames
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn key(n: u16) -> PublicKey {
+        let mut bytes = [7; 32];
+        bytes[..2].copy_from_slice(&n.to_be_bytes());
+        PublicKey::from_bytes(bytes)
+    }
+
+    fn status(n: u16, rx_bytes: u64, tx_bytes: u64) -> PeerStatus {
+        PeerStatus {
+            public_key: key(n),
+            preshared_key: None,
+            allowed_ips: Vec::new(),
+            rx_bytes,
+            tx_bytes,
+            last_handshake: Some(50),
+        }
+    }
+
+    fn book(peers: u16) -> Book {
+        let mut book = Book::default();
+        for n in 0..peers {
+            book.track(key(n), PeerId(u64::from(n)), Generation(1), Sequence(0));
+        }
+        book
+    }
+
+    #[test]
+    fn only_what_moved_is_reported_in_the_clients_view() {
+        let mut book = book(3);
+        assert!(book.frames(60).is_empty());
+        book.observe(&[status(2, 10, 20), status(0, 1, 0)], Sequence(0));
+        let frames = book.frames(60);
+        assert_eq!(frames.len(), 1);
+        let sums: Vec<_> = frames[0]
+            .entries
+            .iter()
+            .map(|(peer, counters)| (peer.0, counters.sent, counters.received))
+            .collect();
+        assert_eq!(sums, [(0, 1, 0), (2, 10, 20)]);
+        assert!(book.frames(61).is_empty());
+        book.report_all_again();
+        assert_eq!(book.frames(62)[0].entries, frames[0].entries);
+    }
+
+    #[test]
+    fn frames_are_split_at_the_limit() {
+        let count = u16::try_from(MAX_ENTRIES + 1).expect("small");
+        let mut book = book(count);
+        let dump: Vec<_> = (0..count).map(|n| status(n, 1, 1)).collect();
+        book.observe(&dump, Sequence(0));
+        let sizes: Vec<_> = book.frames(60).iter().map(|f| f.entries.len()).collect();
+        assert_eq!(sizes, [MAX_ENTRIES, 1]);
+    }
+
+    #[test]
+    fn a_dump_from_before_an_addition_is_not_booked_on_it() {
+        let mut book = book(1);
+        book.observe(&[status(0, 100, 100)], Sequence(0));
+        book.forget(&key(0));
+        book.track(key(0), PeerId(9), Generation(1), Sequence(1));
+        book.observe(&[status(0, 150, 150)], Sequence(0));
+        assert!(book.frames(60).is_empty());
+        book.observe(&[status(0, 5, 5)], Sequence(1));
+        assert_eq!(book.frames(60)[0].entries[0].1.sent, 5);
+    }
+
+    #[test]
+    fn an_ended_generation_is_reported_next_to_the_new_one() {
+        let mut book = book(1);
+        book.observe(&[status(0, 100, 1)], Sequence(0));
+        assert_eq!(book.observe(&[status(0, 3, 1)], Sequence(0)), [key(0)]);
+        book.track(key(0), PeerId(0), Generation(2), Sequence(1));
+        book.observe(&[status(0, 4, 1)], Sequence(1));
+        let reported = |frames: Vec<CountersFrame>| -> Vec<_> {
+            frames
+                .iter()
+                .flat_map(|frame| &frame.entries)
+                .map(|(_, counters)| (counters.generation.0, counters.sent))
+                .collect()
+        };
+        assert_eq!(reported(book.frames(60)), [(1, 100), (2, 4)]);
+        assert!(book.frames(61).is_empty());
+        book.report_all_again();
+        assert_eq!(reported(book.frames(62)), [(1, 100), (2, 4)]);
+        assert_eq!(book.forget(&key(0)).expect("followed").sent, 4);
+        book.report_all_again();
+        assert!(book.frames(63).is_empty());
+    }
+
+    proptest! {
+        /// Whatever is lost between, the sum over generations of the largest total that was reported
+        /// is the traffic.
+        #[test]
+        fn no_byte_is_lost_or_counted_twice(
+            steps in proptest::collection::vec((0..4_u8, 0..4_u16, 1..1000_u64), 1..100),
+        ) {
+            let mut book = book(4);
+            let mut interface = [(0_u64, 1_u32); 4];
+            let mut truth = [0_u64; 4];
+            let mut plane: BTreeMap<(PeerId, Generation), u64> = BTreeMap::new();
+            for (step, n, bytes) in steps {
+                let index = usize::from(n);
+                match step {
+                    0 | 1 => {
+                        interface[index].0 += bytes;
+                        truth[index] += bytes;
+                        book.observe(&[status(n, interface[index].0, 0)], Sequence(0));
+                    }
+                    2 => {
+                        interface[index] = (0, interface[index].1 + 1);
+                        book.track(
+                            key(n), PeerId(u64::from(n)), Generation(interface[index].1), Sequence(0),
+                        );
+                    }
+                    _ => book.report_all_again(),
+                }
+                if bytes % 2 == 0 {
+                    receive(&mut plane, &book.frames(60));
+                }
+            }
+            book.report_all_again();
+            receive(&mut plane, &book.frames(60));
+            for (n, expected) in (0_u64..).zip(truth) {
+                let sum: u64 = plane.range((PeerId(n), Generation(0))..=(PeerId(n), Generation(u32::MAX)))
+                    .map(|(_, sent)| sent)
+                    .sum();
+                prop_assert_eq!(sum, expected);
+            }
+        }
+    }
+
+    fn receive(plane: &mut BTreeMap<(PeerId, Generation), u64>, frames: &[CountersFrame]) {
+        for frame in frames {
+            let read = CountersFrame::decode(&frame.encode()).expect("decodes");
+            for (peer, counters) in read.entries {
+                let sent = plane.entry((peer, counters.generation)).or_default();
+                *sent = counters.sent.max(*sent);
+            }
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! The host under the interface: how loaded it is, and whether it forwards packets.
+
+pub mod forwarding;
+mod load;
+#[cfg(test)]
+pub(crate) mod netns;
+mod reading;
+mod sampler;
+mod uplink;
+
+pub use load::Occupancy;
+pub use sampler::LoadSampler;
+pub use uplink::default_uplink;

@@ -1,0 +1,537 @@
+//! The last accepted state, on disk: what the agent needs to go on after a restart or a reboot
+//! without asking anyone.
+//!
+//! What must hold: one [`Ledger::commit`] is one durable transaction, and it returns before the
+//! interface is touched. So a crash leaves an interface that is behind the ledger, never ahead of
+//! it, and the reconcile at the next start closes the gap. Quarantined addresses and the final
+//! counters of removed peers are part of the state: a restart forgets neither.
+//!
+//! The interface's private key lies in a file of its own beside the database, so that it outlives a
+//! damaged database and clients keep their configuration.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::fs::{self, DirBuilder, OpenOptions, Permissions};
+use std::io::{self, Write as _};
+use std::net::Ipv4Addr;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use chrono::{DateTime, Utc};
+use redb::{
+    Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition,
+};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use shared::ids::{ConnectionId, Generation, PeerId, Revision, ServerId};
+use shared::protocol::{Addresses, NodeToken, PeerCounters};
+use shared::wireguard::{PresharedKey, PrivateKey, PublicKey};
+use uuid::Uuid;
+use zeroize::Zeroizing;
+
+const FILE: &str = "ledger.redb";
+const KEY_FILE: &str = "private.key";
+const CACHE_BYTES: usize = 4 * 1024 * 1024;
+
+const PEERS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("peers");
+const QUARANTINE: TableDefinition<'_, u32, i64> = TableDefinition::new("quarantine");
+const FINALS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("finals");
+const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
+
+/// Who this node is to the plane.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    pub server_id: ServerId,
+    pub token: NodeToken,
+    /// When the token was received; with its end this gives the time to renew it.
+    pub received_at: DateTime<Utc>,
+}
+
+/// A peer that this node holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerRecord {
+    pub connection: ConnectionId,
+    pub public_key: PublicKey,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preshared_key: Option<PresharedKey>,
+    pub addresses: Addresses,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_after: Option<DateTime<Utc>>,
+    pub generation: Generation,
+}
+
+/// A peer that is gone: kept for a while, so that a repeated removal is answered with the same
+/// counters.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Final {
+    pub generation: Generation,
+    /// None when they were never read.
+    pub counters: Option<PeerCounters>,
+    pub removed_at: DateTime<Utc>,
+}
+
+/// The interface as this agent last saw it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Interface {
+    pub boot_id: Uuid,
+    pub index: u32,
+    pub epoch: Uuid,
+}
+
+/// Everything that the ledger holds.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct State {
+    pub identity: Option<Identity>,
+    pub applied: Revision,
+    pub interface: Option<Interface>,
+    pub draining: bool,
+    pub peers: HashMap<PeerId, PeerRecord>,
+    pub quarantine: HashMap<Ipv4Addr, DateTime<Utc>>,
+    pub finals: HashMap<PeerId, Final>,
+}
+
+/// One change of the ledger. Those of one transaction are carried out in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Write {
+    /// The peer's address leaves quarantine, if it was in it.
+    Peer(PeerId, PeerRecord),
+    NoPeer(PeerId),
+    Quarantine(Ipv4Addr, DateTime<Utc>),
+    NoQuarantine(Ipv4Addr),
+    Final(PeerId, Final),
+    NoFinal(PeerId),
+    Applied(Revision),
+    Interface(Interface),
+    Draining(bool),
+    Identity(Identity),
+}
+
+/// Why the ledger could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    #[error("{path}: {source}")]
+    File { path: PathBuf, source: io::Error },
+    #[error("{0} is in use: another node-agent runs on this state directory")]
+    InUse(PathBuf),
+    #[error(
+        "{path} is damaged or not a node-agent ledger ({detail}). Move it away and enrol again; \
+         the interface and its peers stay as they are until the plane has sent its state"
+    )]
+    Damaged { path: PathBuf, detail: String },
+    #[error(
+        "{path} does not hold a WireGuard private key. Restore it, or move it away to get a new one"
+    )]
+    BadKey { path: PathBuf },
+    #[error("the ledger could not be written: {0}")]
+    Storage(#[source] Box<redb::Error>),
+}
+
+/// The open database. One process at a time.
+pub struct Ledger {
+    database: Database,
+    path: PathBuf,
+}
+
+impl fmt::Debug for Ledger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ledger")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Ledger {
+    /// Opens the ledger in `directory` and reads everything; makes both where there is none.
+    pub fn open(directory: &Path) -> Result<(Self, State), LedgerError> {
+        prepare_directory(directory)?;
+        let path = directory.join(FILE);
+        // A damaged file can trip assertions inside the database before its checksums do.
+        match catch_unwind(AssertUnwindSafe(|| Self::open_file(path.clone()))) {
+            Ok(opened) => opened,
+            Err(_) => Err(damaged(&path, &"inconsistent pages")),
+        }
+    }
+
+    fn open_file(path: PathBuf) -> Result<(Self, State), LedgerError> {
+        let database = Database::builder()
+            .set_cache_size(CACHE_BYTES)
+            .create(&path)
+            .map_err(|error| not_opened(&path, error))?;
+        fs::set_permissions(&path, Permissions::from_mode(0o600)).map_err(|source| {
+            LedgerError::File {
+                path: path.clone(),
+                source,
+            }
+        })?;
+        let ledger = Self { database, path };
+        // Makes the tables of a new ledger.
+        ledger
+            .write(&[])
+            .map_err(|error| damaged(&ledger.path, &error))?;
+        let state = ledger
+            .read()
+            .map_err(|error| damaged(&ledger.path, &error))?;
+        Ok((ledger, state))
+    }
+
+    /// Carries `writes` out in one transaction, durable on return. Blocks on the disk.
+    pub fn commit(&self, writes: &[Write]) -> Result<(), LedgerError> {
+        self.write(writes)
+            .map_err(|error| LedgerError::Storage(Box::new(error)))
+    }
+
+    fn read(&self) -> Result<State, ReadError> {
+        let transaction = self.database.begin_read().map_err(redb::Error::from)?;
+        let mut state = State::default();
+        for entry in open(&transaction, PEERS)?.iter()? {
+            let (peer, record) = entry?;
+            state.peers.insert(
+                PeerId(peer.value()),
+                serde_json::from_slice(record.value())?,
+            );
+        }
+        for entry in open(&transaction, QUARANTINE)?.iter()? {
+            let (address, until) = entry?;
+            let until = DateTime::from_timestamp_millis(until.value()).ok_or(ReadError::Time)?;
+            state
+                .quarantine
+                .insert(Ipv4Addr::from(address.value()), until);
+        }
+        for entry in open(&transaction, FINALS)?.iter()? {
+            let (peer, last) = entry?;
+            state
+                .finals
+                .insert(PeerId(peer.value()), serde_json::from_slice(last.value())?);
+        }
+        let meta = open(&transaction, META)?;
+        state.identity = value(&meta, "identity")?;
+        state.applied = value(&meta, "applied")?.unwrap_or_default();
+        state.interface = value(&meta, "interface")?;
+        state.draining = value(&meta, "draining")?.unwrap_or_default();
+        Ok(state)
+    }
+
+    fn write(&self, writes: &[Write]) -> Result<(), redb::Error> {
+        let transaction = self.database.begin_write()?;
+        {
+            let mut peers = transaction.open_table(PEERS)?;
+            let mut quarantine = transaction.open_table(QUARANTINE)?;
+            let mut finals = transaction.open_table(FINALS)?;
+            let mut meta = transaction.open_table(META)?;
+            for write in writes {
+                match write {
+                    Write::Peer(peer, record) => {
+                        quarantine.remove(u32::from(record.addresses.v4))?;
+                        peers.insert(peer.0, json(record)?.as_slice())?;
+                    }
+                    Write::NoPeer(peer) => drop(peers.remove(peer.0)?),
+                    Write::Quarantine(address, until) => {
+                        quarantine.insert(u32::from(*address), until.timestamp_millis())?;
+                    }
+                    Write::NoQuarantine(address) => {
+                        quarantine.remove(u32::from(*address))?;
+                    }
+                    Write::Final(peer, last) => {
+                        finals.insert(peer.0, json(last)?.as_slice())?;
+                    }
+                    Write::NoFinal(peer) => drop(finals.remove(peer.0)?),
+                    Write::Applied(revision) => {
+                        meta.insert("applied", json(revision)?.as_slice())?;
+                    }
+                    Write::Interface(interface) => {
+                        meta.insert("interface", json(interface)?.as_slice())?;
+                    }
+                    Write::Draining(draining) => {
+                        meta.insert("draining", json(draining)?.as_slice())?;
+                    }
+                    Write::Identity(identity) => {
+                        meta.insert("identity", json(identity)?.as_slice())?;
+                    }
+                }
+            }
+        }
+        transaction.commit()?;
+        Ok(())
+    }
+}
+
+/// Every file that the agent keeps in its state directory.
+#[must_use]
+pub fn files(directory: &Path) -> [PathBuf; 2] {
+    [directory.join(FILE), directory.join(KEY_FILE)]
+}
+
+/// The interface's private key; made on the first call. It never leaves the node.
+pub fn private_key(directory: &Path) -> Result<PrivateKey, LedgerError> {
+    prepare_directory(directory)?;
+    let path = directory.join(KEY_FILE);
+    let file = |source| LedgerError::File {
+        path: path.clone(),
+        source,
+    };
+    match fs::read_to_string(&path).map(Zeroizing::new) {
+        Ok(text) => text
+            .trim_end()
+            .parse()
+            .map_err(|_| LedgerError::BadKey { path: path.clone() }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let key = PrivateKey::generate();
+            write_key(directory, &path, &key).map_err(file)?;
+            Ok(key)
+        }
+        Err(error) => Err(file(error)),
+    }
+}
+
+/// A crash in the middle leaves no half a key under the key's name.
+fn write_key(directory: &Path, path: &Path, key: &PrivateKey) -> io::Result<()> {
+    let draft = path.with_extension("new");
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&draft)?;
+    file.write_all(key.expose_base64().as_bytes())?;
+    file.write_all(b"\n")?;
+    file.sync_all()?;
+    fs::rename(&draft, path)?;
+    fs::File::open(directory)?.sync_all()
+}
+
+fn prepare_directory(directory: &Path) -> Result<(), LedgerError> {
+    let file = |source| LedgerError::File {
+        path: directory.to_owned(),
+        source,
+    };
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(directory)
+        .map_err(file)?;
+    fs::set_permissions(directory, Permissions::from_mode(0o700)).map_err(file)
+}
+
+fn not_opened(path: &Path, error: DatabaseError) -> LedgerError {
+    match error {
+        DatabaseError::DatabaseAlreadyOpen => LedgerError::InUse(path.to_owned()),
+        DatabaseError::Storage(StorageError::Io(source))
+            if source.kind() != io::ErrorKind::InvalidData
+                && source.kind() != io::ErrorKind::UnexpectedEof =>
+        {
+            LedgerError::File {
+                path: path.to_owned(),
+                source,
+            }
+        }
+        error => damaged(path, &error),
+    }
+}
+
+fn damaged(path: &Path, detail: &impl fmt::Display) -> LedgerError {
+    LedgerError::Damaged {
+        path: path.to_owned(),
+        detail: detail.to_string(),
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum ReadError {
+    #[error(transparent)]
+    Database(#[from] redb::Error),
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    #[error("a record cannot be read: {0}")]
+    Record(#[from] serde_json::Error),
+    #[error("a time is out of range")]
+    Time,
+}
+
+fn open<K: redb::Key + 'static, V: redb::Value + 'static>(
+    transaction: &redb::ReadTransaction,
+    table: TableDefinition<'_, K, V>,
+) -> Result<redb::ReadOnlyTable<K, V>, redb::Error> {
+    Ok(transaction.open_table(table)?)
+}
+
+fn value<T: DeserializeOwned>(
+    meta: &redb::ReadOnlyTable<&str, &[u8]>,
+    name: &str,
+) -> Result<Option<T>, ReadError> {
+    meta.get(name)?
+        .map(|bytes| serde_json::from_slice(bytes.value()).map_err(ReadError::from))
+        .transpose()
+}
+
+fn json<T: Serialize>(value: &T) -> Result<Zeroizing<Vec<u8>>, StorageError> {
+    serde_json::to_vec(value)
+        .map(Zeroizing::new)
+        .map_err(|error| StorageError::Io(error.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chrono::TimeDelta;
+    use proptest::prelude::*;
+    use shared::wireguard::PresharedKey;
+
+    fn now() -> DateTime<Utc> {
+        DateTime::from_timestamp(1_800_000_000, 0).expect("in range")
+    }
+
+    fn record(n: u8) -> PeerRecord {
+        PeerRecord {
+            connection: ConnectionId::generate(),
+            public_key: PrivateKey::generate().public_key(),
+            preshared_key: Some(PresharedKey::generate()),
+            addresses: Addresses {
+                v4: Ipv4Addr::new(10, 8, 0, n),
+                v6: None,
+            },
+            not_after: Some(now()),
+            generation: Generation(3),
+        }
+    }
+
+    #[test]
+    fn everything_survives_a_restart() {
+        let directory = tempfile::tempdir().expect("directory");
+        let path = directory.path().join("state");
+        let (two, three) = (record(2), record(3));
+        let state = State {
+            identity: Some(Identity {
+                server_id: ServerId::generate(),
+                token: NodeToken {
+                    token: "secret".into(),
+                    expires_at: now(),
+                },
+                received_at: now(),
+            }),
+            applied: Revision(9),
+            interface: Some(Interface {
+                boot_id: Uuid::new_v4(),
+                index: 4,
+                epoch: Uuid::new_v4(),
+            }),
+            draining: true,
+            peers: [(PeerId(3), three.clone())].into(),
+            quarantine: [(two.addresses.v4, now() + TimeDelta::milliseconds(1500))].into(),
+            finals: [(
+                PeerId(2),
+                Final {
+                    generation: Generation(1),
+                    counters: None,
+                    removed_at: now(),
+                },
+            )]
+            .into(),
+        };
+        let (ledger, empty) = Ledger::open(&path).expect("opens");
+        assert_eq!(empty, State::default());
+        ledger
+            .commit(&[
+                Write::Identity(state.identity.clone().expect("set")),
+                Write::Interface(state.interface.expect("set")),
+                Write::Draining(true),
+                Write::Quarantine(three.addresses.v4, now()),
+                Write::Peer(PeerId(2), two.clone()),
+                Write::Peer(PeerId(3), three),
+            ])
+            .expect("commits");
+        ledger
+            .commit(&[
+                Write::NoPeer(PeerId(2)),
+                Write::Quarantine(two.addresses.v4, now() + TimeDelta::milliseconds(1500)),
+                Write::Final(PeerId(2), state.finals[&PeerId(2)].clone()),
+                Write::Final(PeerId(1), state.finals[&PeerId(2)].clone()),
+                Write::NoFinal(PeerId(1)),
+                Write::Applied(Revision(9)),
+            ])
+            .expect("commits");
+        assert!(matches!(Ledger::open(&path), Err(LedgerError::InUse(_))));
+        drop(ledger);
+        let (_ledger, restored) = Ledger::open(&path).expect("opens again");
+        assert_eq!(restored, state);
+        let mode = |path: &Path| fs::metadata(path).expect("there").permissions().mode() & 0o777;
+        assert_eq!(mode(&path), 0o700);
+        assert_eq!(mode(&path.join(FILE)), 0o600);
+    }
+
+    #[test]
+    fn the_private_key_is_made_once_and_kept_to_itself() {
+        let directory = tempfile::tempdir().expect("directory");
+        let key = private_key(directory.path()).expect("made");
+        assert_eq!(private_key(directory.path()).expect("read"), key);
+        let path = directory.path().join(KEY_FILE);
+        let mode = fs::metadata(&path).expect("there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        fs::write(&path, "no key").expect("written");
+        let error = private_key(directory.path()).expect_err("refused");
+        assert!(error.to_string().contains("private.key"), "{error}");
+    }
+
+    #[test]
+    fn a_foreign_file_is_named_with_what_to_do() {
+        let directory = tempfile::tempdir().expect("directory");
+        fs::write(directory.path().join(FILE), "this is a diary, not a ledger").expect("written");
+        let error = Ledger::open(directory.path())
+            .expect_err("refused")
+            .to_string();
+        assert!(
+            error.contains(FILE) && error.contains("enrol again"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_ledger_of_another_format_is_named_with_what_to_do() {
+        let directory = tempfile::tempdir().expect("directory");
+        let (ledger, _) = Ledger::open(directory.path()).expect("opens");
+        let transaction = ledger.database.begin_write().expect("begins");
+        transaction
+            .open_table(META)
+            .expect("table")
+            .insert("applied", b"{".as_slice())
+            .expect("inserts");
+        transaction.commit().expect("commits");
+        drop(ledger);
+        let error = Ledger::open(directory.path())
+            .expect_err("refused")
+            .to_string();
+        assert!(
+            error.contains(FILE) && error.contains("enrol again"),
+            "{error}"
+        );
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+
+        /// A damaged file may lose its content to a clear error, never to a panic.
+        #[test]
+        fn damage_never_panics(
+            places in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..64),
+            cut in proptest::option::of(any::<prop::sample::Index>()),
+        ) {
+            let directory = tempfile::tempdir().expect("directory");
+            let (ledger, _) = Ledger::open(directory.path()).expect("opens");
+            let writes: Vec<_> = (2..50).map(|n| Write::Peer(PeerId(n.into()), record(n))).collect();
+            ledger.commit(&writes).expect("commits");
+            drop(ledger);
+            let path = directory.path().join(FILE);
+            let mut bytes = fs::read(&path).expect("reads");
+            let length = bytes.len().min(64 * 1024);
+            for (place, value) in places {
+                bytes[place.index(length)] = value;
+            }
+            if let Some(cut) = cut {
+                bytes.truncate(cut.index(length));
+            }
+            fs::write(&path, bytes).expect("writes");
+            let opened = Ledger::open(directory.path());
+            prop_assert!(matches!(opened, Ok(_) | Err(LedgerError::Damaged { .. })), "{opened:?}");
+        }
+    }
+}

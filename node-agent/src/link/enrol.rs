@@ -1,0 +1,115 @@
+//! Trades an enrolment token for this node's identity.
+
+use std::time::Duration;
+
+use rustls::ClientConfig;
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+use shared::protocol::ENROL_PATH;
+use shared::protocol::enrolment::{EnrolRequest, EnrolResponse};
+
+use super::PlaneUrl;
+
+const TIMEOUT: Duration = Duration::from_secs(20);
+/// Enough for every answer that the plane gives.
+const MAX_BODY: usize = 64 * 1024;
+
+/// Why the node was not enrolled, in words for an operator.
+#[derive(Debug, thiserror::Error)]
+pub enum EnrolError {
+    #[error("the plane at {plane} cannot be reached: {detail}")]
+    Unreachable { plane: PlaneUrl, detail: String },
+    #[error("the plane refused: {message} ({code}){details}")]
+    Refused {
+        code: String,
+        message: String,
+        details: String,
+    },
+    #[error("{plane} answered {status} and not as a control plane does; is PLANE_URL right?")]
+    Unexpected { plane: PlaneUrl, status: u16 },
+}
+
+#[derive(Debug, Deserialize)]
+struct Envelope {
+    error: Refusal,
+}
+
+#[derive(Debug, Deserialize)]
+struct Refusal {
+    code: String,
+    message: String,
+    #[serde(default)]
+    details: Vec<Detail>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Detail {
+    field: String,
+    message: String,
+}
+
+/// Asks once. The token is single-use: whether a lost answer consumed it, only the plane knows.
+pub async fn enrol(
+    plane: &PlaneUrl,
+    tls: ClientConfig,
+    token: &SecretString,
+    request: &EnrolRequest,
+) -> Result<EnrolResponse, EnrolError> {
+    let unreachable = |error: reqwest::Error| EnrolError::Unreachable {
+        plane: plane.clone(),
+        detail: causes(&error),
+    };
+    let mut response = client(tls)
+        .map_err(unreachable)?
+        .post(plane.http(ENROL_PATH))
+        .bearer_auth(token.expose_secret())
+        .json(request)
+        .send()
+        .await
+        .map_err(unreachable)?;
+    let status = response.status();
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
+        body.extend_from_slice(&chunk);
+        if body.len() > MAX_BODY {
+            break;
+        }
+    }
+    let unexpected = || EnrolError::Unexpected {
+        plane: plane.clone(),
+        status: status.as_u16(),
+    };
+    if status.is_success() {
+        return serde_json::from_slice(&body).map_err(|_| unexpected());
+    }
+    let Envelope { error } = serde_json::from_slice(&body).map_err(|_| unexpected())?;
+    Err(EnrolError::Refused {
+        code: error.code,
+        message: error.message,
+        details: error
+            .details
+            .iter()
+            .map(|detail| format!("; {}: {}", detail.field, detail.message))
+            .collect(),
+    })
+}
+
+/// For REST calls to the plane. Follows no redirect: the token goes to the plane alone.
+pub fn client(tls: ClientConfig) -> Result<reqwest::Client, reqwest::Error> {
+    reqwest::Client::builder()
+        .tls_backend_preconfigured(tls)
+        .timeout(TIMEOUT)
+        .redirect(reqwest::redirect::Policy::none())
+        .build()
+}
+
+/// The whole chain: the outermost text of an HTTP error says little.
+pub fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
+}

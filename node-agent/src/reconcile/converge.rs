@@ -1,0 +1,229 @@
+//! The node's dealings with ledger and device: write first, then program, repair what failed.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use chrono::Utc;
+use shared::ids::PeerId;
+use shared::protocol::{FailureReason, Outcome, PeerResult};
+use shared::wireguard::PublicKey;
+use tracing::{error, info, warn};
+use uuid::Uuid;
+
+use super::node::{Node, NodeError};
+use super::plan::plan;
+use super::state::Staged;
+use crate::counters::Sequence;
+use crate::ledger::{Interface, Write};
+use crate::wireguard::{DeviceError, PeerOp, PeerStatus};
+
+/// What became of a [`Staged`].
+#[derive(Debug, Default)]
+pub(super) struct Carried {
+    pub(super) ledger: Duration,
+    pub(super) interface: Duration,
+    /// Peers that the interface did not take.
+    failed: HashSet<PeerId>,
+}
+
+impl Carried {
+    /// The results as they turned out.
+    pub(super) fn judge(&self, mut results: Vec<PeerResult>) -> Vec<PeerResult> {
+        for result in &mut results {
+            if self.failed.contains(&result.peer)
+                && matches!(result.outcome, Outcome::Active { .. })
+            {
+                result.outcome = Outcome::Failed {
+                    reason: FailureReason::Interface,
+                };
+            }
+        }
+        results
+    }
+}
+
+impl Node {
+    /// Ledger, then interface. A peer that the interface does not take even after a repair is
+    /// given up.
+    pub(super) async fn carry_out(&mut self, staged: Staged) -> Result<Carried, NodeError> {
+        let begin = Instant::now();
+        self.commit(staged.writes).await?;
+        let ledger = begin.elapsed();
+        let begin = Instant::now();
+        let failed = match self.program(&staged.operations).await {
+            Ok(()) => HashSet::new(),
+            Err(error) => {
+                warn!(event = "interface_failed", %error);
+                self.recover(&staged.operations).await?
+            }
+        };
+        Ok(Carried {
+            ledger,
+            interface: begin.elapsed(),
+            failed,
+        })
+    }
+
+    /// After a failed call no one knows how far it came: look, and do what is missing.
+    async fn recover(&mut self, attempted: &[PeerOp]) -> Result<HashSet<PeerId>, NodeError> {
+        let added: HashSet<PublicKey> = added(attempted).copied().collect();
+        let replaced = attempted
+            .iter()
+            .filter_map(|operation| match operation {
+                PeerOp::Remove(key) if added.contains(key) => Some(*key),
+                _ => None,
+            })
+            .collect();
+        let absent = match self.reconcile(&replaced).await {
+            Ok(_) => return Ok(HashSet::new()),
+            Err(NodeError::Device(error)) => {
+                error!(event = "interface_not_repaired", %error);
+                self.absent(added).await
+            }
+            Err(error) => return Err(error),
+        };
+        let failed = absent.iter().filter_map(|key| self.state.holder(key));
+        let failed = failed.collect();
+        let writes = self.state.withdraw(&absent, Utc::now());
+        self.commit(writes).await?;
+        Ok(failed)
+    }
+
+    /// Those of `keys` that are not in the interface; all of them when it cannot be read.
+    async fn absent(&self, mut keys: HashSet<PublicKey>) -> HashSet<PublicKey> {
+        if let Ok(peers) = self.device.peers().await {
+            for peer in peers {
+                keys.remove(&peer.public_key);
+            }
+        }
+        keys
+    }
+
+    /// The periodic comparison. A device that fails is tried again at the next one.
+    pub(super) async fn repair(&mut self) -> Result<(), NodeError> {
+        match self.reconcile(&HashSet::new()).await {
+            Ok(0) => Ok(()),
+            Ok(repaired) => {
+                warn!(event = "drift_repaired", operations = repaired);
+                self.drift = self
+                    .drift
+                    .saturating_add(u64::try_from(repaired).unwrap_or(u64::MAX));
+                Ok(())
+            }
+            Err(NodeError::Device(error)) => {
+                error!(event = "reconcile_failed", %error);
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Brings the interface to the state; returns how many operations that took. Peers in
+    /// `replaced` are taken out before they are added, whatever they look like: their key has a new
+    /// holder, whose counters begin at zero.
+    pub(super) async fn reconcile(
+        &mut self,
+        replaced: &HashSet<PublicKey>,
+    ) -> Result<usize, NodeError> {
+        self.ensure_interface().await?;
+        let began = self.state.sequence();
+        let mut actual = self.device.peers().await?;
+        self.observe(&actual, began).await?;
+        let mut operations: Vec<PeerOp> = actual
+            .iter()
+            .filter(|peer| replaced.contains(&peer.public_key))
+            .map(|peer| PeerOp::Remove(peer.public_key))
+            .collect();
+        actual.retain(|peer| !replaced.contains(&peer.public_key));
+        operations.extend(plan(&self.state.desired(), &actual));
+        if !self.settled {
+            operations.retain(|operation| !matches!(operation, PeerOp::Remove(_)));
+        }
+        let writes = self.state.begin_generation(added(&operations));
+        self.commit(writes).await?;
+        self.program(&operations).await?;
+        Ok(operations.len())
+    }
+
+    /// A new interface, or a new boot, is a new epoch: its counters began at zero.
+    pub(super) async fn ensure_interface(&mut self) -> Result<(), NodeError> {
+        let status = self.device.ensure(&self.setup).await?;
+        let same = self
+            .interface
+            .is_some_and(|it| it.boot_id == self.boot_id && it.index == status.index);
+        if !same {
+            let interface = Interface {
+                boot_id: self.boot_id,
+                index: status.index,
+                epoch: Uuid::new_v4(),
+            };
+            self.commit(vec![Write::Interface(interface)]).await?;
+            self.interface = Some(interface);
+            info!(event = "interface_epoch", index = status.index);
+        }
+        Ok(())
+    }
+
+    pub(super) async fn read_counters(&mut self) -> Result<(), NodeError> {
+        let began = self.state.sequence();
+        let peers = self.device.peers().await?;
+        self.observe(&peers, began).await
+    }
+
+    /// Where the interface cannot be read, the counters of the last report are the final ones.
+    pub(super) async fn try_read_counters(&mut self) -> Result<(), NodeError> {
+        match self.read_counters().await {
+            Err(NodeError::Device(error)) => {
+                warn!(event = "counters_not_read", %error);
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    pub(super) async fn observe(
+        &mut self,
+        dump: &[PeerStatus],
+        began: Sequence,
+    ) -> Result<(), NodeError> {
+        let restarted = self.state.book.observe(dump, began);
+        if restarted.is_empty() {
+            return Ok(());
+        }
+        warn!(event = "counters_went_back", peers = restarted.len());
+        let writes = self.state.begin_generation(restarted.iter());
+        self.commit(writes).await
+    }
+
+    pub(super) async fn commit(&self, writes: Vec<Write>) -> Result<(), NodeError> {
+        if writes.is_empty() {
+            return Ok(());
+        }
+        let ledger = Arc::clone(&self.ledger);
+        tokio::task::spawn_blocking(move || ledger.commit(&writes)).await??;
+        Ok(())
+    }
+
+    async fn program(&mut self, operations: &[PeerOp]) -> Result<(), DeviceError> {
+        if operations.is_empty() {
+            return Ok(());
+        }
+        self.device.apply(operations).await?;
+        for operation in operations {
+            match operation {
+                PeerOp::Add(_) => self.operations.added += 1,
+                PeerOp::Update(_) => self.operations.updated += 1,
+                PeerOp::Remove(_) => self.operations.removed += 1,
+            }
+        }
+        Ok(())
+    }
+}
+
+fn added(operations: &[PeerOp]) -> impl Iterator<Item = &PublicKey> {
+    operations.iter().filter_map(|operation| match operation {
+        PeerOp::Add(spec) => Some(&spec.public_key),
+        _ => None,
+    })
+}

@@ -1,0 +1,409 @@
+//! The task that owns the node: takes one command at a time and answers it.
+
+use std::collections::HashSet;
+use std::future;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use chrono::Utc;
+use shared::ids::Revision;
+use shared::protocol::{
+    AgentMessage, Applied, Apply, Change, MAX_PEERS_PER_MESSAGE, Peer, PeerResult, Timings,
+};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::{JoinError, JoinHandle};
+use tokio::time::{MissedTickBehavior, interval};
+use tracing::{error, info, warn};
+use uuid::Uuid;
+
+use super::handle::{Command, Desired, Held, NodeStatus, Operations, Outgoing, Report, Standing};
+use super::plan::must_be_held;
+use super::state::State;
+use crate::counters::Sequence;
+use crate::host::Occupancy;
+use crate::ipam::{Pool, PoolError};
+use crate::ledger::{self, Interface, Ledger, LedgerError, Write};
+use crate::wireguard::{Device, DeviceError, InterfaceSetup, PeerStatus};
+
+/// Why the node cannot go on. Peers stay in the interface all the same.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    #[error("WireGuard: {0}")]
+    Device(#[from] DeviceError),
+    #[error(
+        "the ledger's peers do not fit VPN_SUBNET ({0}); set the subnet that they were given from, \
+         or start anew with `node-agent teardown --forget`"
+    )]
+    Subnet(PoolError),
+    #[error("a blocking task ended early: {0}")]
+    Task(#[from] JoinError),
+}
+
+/// What a node is made from.
+#[derive(Debug)]
+pub struct NodeConfig {
+    pub setup: InterfaceSetup,
+    pub pool: Pool,
+    /// Changes with every boot of the host.
+    pub boot_id: Uuid,
+    pub reconcile_every: Duration,
+}
+
+pub(super) struct HeldSnapshot {
+    revision: Revision,
+    peers: Vec<Peer>,
+    summary: Held,
+    /// An Apply came meanwhile and was not carried out.
+    missed: bool,
+}
+
+type Dump = (Sequence, Result<Vec<PeerStatus>, DeviceError>);
+
+/// Owner of peers, addresses, counters, ledger and device.
+pub struct Node {
+    pub(super) device: Arc<dyn Device>,
+    pub(super) ledger: Arc<Ledger>,
+    pub(super) setup: InterfaceSetup,
+    pub(super) boot_id: Uuid,
+    pub(super) state: State,
+    pub(super) interface: Option<Interface>,
+    /// The plane has said at least once what shall be here. Until then peers that the ledger does
+    /// not know stay in the interface: an empty ledger is no order to cut everyone off.
+    pub(super) settled: bool,
+    pub(super) operations: Operations,
+    pub(super) drift: u64,
+    held: Option<HeldSnapshot>,
+    outbox: Option<mpsc::Sender<Outgoing>>,
+    dump: Option<JoinHandle<Dump>>,
+    reconcile_every: Duration,
+    started: Instant,
+}
+
+impl std::fmt::Debug for Node {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Node")
+            .field("applied", &self.state.applied)
+            .field("peers", &self.state.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Node {
+    /// Restores the node from its ledger and brings the interface to it.
+    pub async fn start(
+        ledger: Ledger,
+        stored: ledger::State,
+        device: Arc<dyn Device>,
+        config: NodeConfig,
+    ) -> Result<Self, NodeError> {
+        let (interface, settled) = (stored.interface, stored.applied > Revision(0));
+        let (state, forgotten) =
+            State::restore(stored, config.pool, Utc::now()).map_err(NodeError::Subnet)?;
+        let mut node = Self {
+            device,
+            ledger: Arc::new(ledger),
+            setup: config.setup,
+            boot_id: config.boot_id,
+            state,
+            interface,
+            settled,
+            operations: Operations::default(),
+            drift: 0,
+            held: None,
+            outbox: None,
+            dump: None,
+            reconcile_every: config.reconcile_every,
+            started: Instant::now(),
+        };
+        node.commit(forgotten).await?;
+        node.ensure_interface().await?;
+        node.read_counters().await?;
+        let expired = node.state.expire(Utc::now());
+        node.commit(expired.writes).await?;
+        node.reconcile(&HashSet::new()).await?;
+        info!(
+            event = "node_started",
+            peers = node.state.len(),
+            revision = node.state.applied.0,
+            operations = ?node.operations,
+        );
+        Ok(node)
+    }
+
+    /// Carries out commands until [`Command::Stop`] or until every handle is gone. The interface
+    /// stays.
+    pub async fn run(mut self, mut commands: mpsc::Receiver<Command>) -> Result<(), NodeError> {
+        let mut periodic = interval(self.reconcile_every);
+        periodic.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        periodic.tick().await;
+        loop {
+            let expiry = self.until_expiry();
+            tokio::select! {
+                command = commands.recv() => match command {
+                    None | Some(Command::Stop) => return Ok(()),
+                    Some(command) => self.handle(command).await?,
+                },
+                dump = finished(&mut self.dump) => {
+                    self.dump = None;
+                    self.report(dump?).await?;
+                }
+                () = sleep(expiry) => self.expire().await?,
+                _ = periodic.tick() => self.repair().await?,
+            }
+        }
+    }
+
+    async fn handle(&mut self, command: Command) -> Result<(), NodeError> {
+        match command {
+            Command::Attach(outbox, reply) => {
+                self.outbox = Some(outbox);
+                self.held = None;
+                self.state.book.report_all_again();
+                answer(reply, self.standing());
+            }
+            Command::Desired { desired, received } => match desired {
+                Desired::Apply(apply) => self.apply(apply, received).await?,
+                Desired::Snapshot { revision, peers } => {
+                    self.snapshot(revision, peers, received).await?;
+                }
+            },
+            Command::Report => self.begin_report(),
+            Command::Identity(identity, reply) => {
+                self.commit(vec![Write::Identity(identity)]).await?;
+                answer(reply, ());
+            }
+            Command::Status(reply) => answer(reply, self.status()),
+            Command::Drain(on, reply) => {
+                self.commit(vec![Write::Draining(on)]).await?;
+                self.state.draining = on;
+                answer(reply, ());
+            }
+            Command::AcceptSnapshot(reply) => {
+                let accepted = self.accept_held().await?;
+                answer(reply, accepted);
+            }
+            Command::Reconcile => self.repair().await?,
+            Command::Stop => {}
+        }
+        Ok(())
+    }
+
+    async fn apply(&mut self, apply: Apply, received: Instant) -> Result<(), NodeError> {
+        if let Some(held) = &mut self.held {
+            held.missed = true;
+            warn!(event = "apply_not_taken", reason = "a snapshot is held");
+            return Ok(());
+        }
+        if apply.from != self.state.applied || apply.to < apply.from {
+            warn!(
+                event = "resync",
+                from = apply.from.0,
+                applied = self.state.applied.0
+            );
+            self.send(Outgoing::Message(AgentMessage::Resync));
+            return Ok(());
+        }
+        self.accept(apply.changes, apply.to, received).await
+    }
+
+    async fn snapshot(
+        &mut self,
+        revision: Revision,
+        peers: Vec<Peer>,
+        received: Instant,
+    ) -> Result<(), NodeError> {
+        let changes = self.state.changes_to(peers.clone());
+        let removals = changes
+            .iter()
+            .filter(|change| matches!(change, Change::Remove { .. }))
+            .count();
+        if must_be_held(self.state.len(), removals) {
+            let summary = Held {
+                revision,
+                removals,
+                peers: self.state.len(),
+            };
+            error!(
+                event = "snapshot_held",
+                removals,
+                peers = summary.peers,
+                advice = "check the plane; `node-agent accept-snapshot` applies it"
+            );
+            self.held = Some(HeldSnapshot {
+                revision,
+                peers,
+                summary,
+                missed: false,
+            });
+            return Ok(());
+        }
+        self.held = None;
+        self.accept(changes, revision, received).await
+    }
+
+    async fn accept_held(&mut self) -> Result<Option<Held>, NodeError> {
+        let Some(held) = self.held.take() else {
+            return Ok(None);
+        };
+        let changes = self.state.changes_to(held.peers);
+        self.accept(changes, held.revision, Instant::now()).await?;
+        if held.missed {
+            self.send(Outgoing::Message(AgentMessage::Resync));
+        }
+        Ok(Some(held.summary))
+    }
+
+    async fn accept(
+        &mut self,
+        changes: Vec<Change>,
+        to: Revision,
+        received: Instant,
+    ) -> Result<(), NodeError> {
+        self.settled = true;
+        let now = Utc::now();
+        if self.state.removes_any(&changes, now) {
+            self.try_read_counters().await?;
+        }
+        let mut staged = self.state.stage(changes, to, now, &mut rand::rng());
+        let results = std::mem::take(&mut staged.results);
+        let carried = self.carry_out(staged).await?;
+        let results = carried.judge(results);
+        let timings = Timings {
+            total_us: micros(received.elapsed()),
+            ledger_us: micros(carried.ledger),
+            interface_us: micros(carried.interface),
+        };
+        self.acknowledge(to, results, timings);
+        Ok(())
+    }
+
+    /// One message for each [`MAX_PEERS_PER_MESSAGE`] results, so that none exceeds the frame limit.
+    fn acknowledge(&mut self, revision: Revision, results: Vec<PeerResult>, timings: Timings) {
+        let mut results = results.into_iter().peekable();
+        loop {
+            let applied = Applied {
+                revision,
+                state_hash: self.state.hash(),
+                results: results.by_ref().take(MAX_PEERS_PER_MESSAGE).collect(),
+                timings,
+            };
+            self.send(Outgoing::Message(AgentMessage::Applied(applied)));
+            if results.peek().is_none() {
+                return;
+            }
+        }
+    }
+
+    async fn expire(&mut self) -> Result<(), NodeError> {
+        self.try_read_counters().await?;
+        let staged = self.state.expire(Utc::now());
+        info!(event = "peers_expired", count = staged.operations.len());
+        self.carry_out(staged).await?;
+        Ok(())
+    }
+
+    fn until_expiry(&self) -> Option<Duration> {
+        self.state
+            .next_expiry()
+            .map(|at| (at - Utc::now()).to_std().unwrap_or_default())
+    }
+
+    /// The dump runs beside the loop, so that a large interface delays no connect.
+    fn begin_report(&mut self) {
+        let room = self.outbox.as_ref().is_some_and(|it| it.capacity() > 0);
+        if self.dump.is_none() && room {
+            let (device, began) = (Arc::clone(&self.device), self.state.sequence());
+            self.dump = Some(tokio::spawn(async move { (began, device.peers().await) }));
+        }
+    }
+
+    async fn report(&mut self, (began, dump): Dump) -> Result<(), NodeError> {
+        match dump {
+            Ok(peers) => self.observe(&peers, began).await?,
+            Err(error) => {
+                warn!(event = "counters_not_read", %error);
+                self.repair().await?;
+            }
+        }
+        let taken_at = u64::try_from(Utc::now().timestamp()).unwrap_or_default();
+        let report = Report {
+            counters: self.state.book.frames(taken_at),
+            occupancy: self.occupancy(),
+        };
+        self.send(Outgoing::Report(report));
+        Ok(())
+    }
+
+    /// A session that does not take its answers has lost them: it ends and resumes.
+    fn send(&mut self, outgoing: Outgoing) {
+        if let Some(outbox) = &self.outbox
+            && outbox.try_send(outgoing).is_err()
+        {
+            self.outbox = None;
+        }
+    }
+
+    fn standing(&self) -> Standing {
+        Standing {
+            interface_epoch: self.interface.map(|it| it.epoch).unwrap_or_default(),
+            applied: self.state.applied,
+            state_hash: self.state.hash(),
+            public_key: self.setup.private_key.public_key(),
+            capacity: self.state.pool.capacity(),
+            backend: self.device.backend(),
+            draining: self.state.draining,
+        }
+    }
+
+    fn occupancy(&self) -> Occupancy {
+        Occupancy {
+            peers: u32::try_from(self.state.len()).unwrap_or(u32::MAX),
+            pool_used: self.state.pool.used(),
+            capacity: self.state.pool.capacity(),
+            draining: self.state.draining,
+        }
+    }
+
+    fn status(&self) -> NodeStatus {
+        NodeStatus {
+            applied_revision: self.state.applied,
+            state_hash: self.state.hash(),
+            peers: self.state.len(),
+            pool_used: self.state.pool.used(),
+            capacity: self.state.pool.capacity(),
+            backend: self.device.backend().to_owned(),
+            interface_index: self.interface.map(|it| it.index).unwrap_or_default(),
+            interface_epoch: self.interface.map(|it| it.epoch).unwrap_or_default(),
+            operations: self.operations,
+            drift: self.drift,
+            held: self.held.as_ref().map(|held| held.summary.clone()),
+            draining: self.state.draining,
+            uptime_seconds: self.started.elapsed().as_secs(),
+        }
+    }
+}
+
+/// Whoever asked may be gone by now; then there is no one to tell.
+fn answer<T>(reply: oneshot::Sender<T>, value: T) {
+    let _ = reply.send(value);
+}
+
+async fn finished<T>(task: &mut Option<JoinHandle<T>>) -> Result<T, JoinError> {
+    match task {
+        Some(task) => task.await,
+        None => future::pending().await,
+    }
+}
+
+async fn sleep(duration: Option<Duration>) {
+    match duration {
+        Some(duration) => tokio::time::sleep(duration).await,
+        None => future::pending().await,
+    }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}

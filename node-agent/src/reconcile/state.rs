@@ -1,0 +1,413 @@
+//! The node's state in memory, and how a message from the plane changes it. Pure: time and
+//! randomness are passed in, and nothing here waits for the disk or the interface.
+//!
+//! Every change comes out as a [`Staged`]: what to write to the ledger, then what to do to the
+//! interface, then what to tell the plane. The state is ahead of both until the caller has carried
+//! that out, in this order. What must hold: the ledger's peers and quarantine are exactly those of
+//! the state, one public key belongs to one peer, and a peer's generation grows whenever it is added
+//! to the interface again.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use rand::Rng;
+use shared::ids::{Generation, PeerId, Revision};
+use shared::protocol::{Addresses, Change, FailureReason, Outcome, Peer, PeerResult, StateHash};
+use shared::wireguard::PublicKey;
+use tracing::warn;
+
+use crate::counters::{Book, Sequence};
+use crate::ipam::{Pool, PoolError};
+use crate::ledger::{self, Final, PeerRecord, Write};
+use crate::wireguard::{PeerOp, PeerSpec};
+
+/// How many removed peers' final counters are kept, and how long.
+const MAX_FINALS: usize = 16_384;
+const KEEP_FINALS: TimeDelta = TimeDelta::hours(24);
+
+/// What a change asks of the world, in this order.
+#[derive(Debug, Default)]
+pub(super) struct Staged {
+    pub(super) writes: Vec<Write>,
+    pub(super) operations: Vec<PeerOp>,
+    pub(super) results: Vec<PeerResult>,
+}
+
+/// Peers, addresses and counters of one node.
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) pool: Pool,
+    pub(super) book: Book,
+    pub(super) applied: Revision,
+    pub(super) draining: bool,
+    peers: HashMap<PeerId, PeerRecord>,
+    by_key: HashMap<PublicKey, PeerId>,
+    hash: StateHash,
+    expiries: BTreeSet<(DateTime<Utc>, PeerId)>,
+    finals: HashMap<PeerId, Final>,
+    finals_by_age: BTreeSet<(DateTime<Utc>, PeerId)>,
+    sequence: Sequence,
+}
+
+impl State {
+    /// What the ledger remembers, and what it may forget. Fails when the pool is not the one that
+    /// the ledger's addresses came from.
+    pub(super) fn restore(
+        stored: ledger::State,
+        pool: Pool,
+        now: DateTime<Utc>,
+    ) -> Result<(Self, Vec<Write>), PoolError> {
+        let mut state = Self {
+            pool,
+            book: Book::default(),
+            applied: stored.applied,
+            draining: stored.draining,
+            peers: HashMap::new(),
+            by_key: HashMap::new(),
+            hash: StateHash::default(),
+            expiries: BTreeSet::new(),
+            finals: HashMap::new(),
+            finals_by_age: BTreeSet::new(),
+            sequence: Sequence::default(),
+        };
+        let mut forgotten = Vec::new();
+        for (peer, record) in stored.peers {
+            state.pool.reserve(record.addresses)?;
+            state
+                .book
+                .resume(record.public_key, peer, record.generation);
+            state.index(peer, record);
+        }
+        for (address, until) in stored.quarantine {
+            if until <= now || state.pool.quarantine(address, until).is_err() {
+                forgotten.push(Write::NoQuarantine(address));
+            }
+        }
+        for (peer, last) in stored.finals {
+            if last.removed_at + KEEP_FINALS <= now {
+                forgotten.push(Write::NoFinal(peer));
+            } else {
+                state.finals_by_age.insert((last.removed_at, peer));
+                state.finals.insert(peer, last);
+            }
+        }
+        Ok((state, forgotten))
+    }
+
+    #[must_use]
+    pub(super) fn len(&self) -> usize {
+        self.peers.len()
+    }
+
+    #[must_use]
+    pub(super) fn hash(&self) -> StateHash {
+        self.hash
+    }
+
+    /// Where the interface stands in the order of changes and dumps.
+    #[must_use]
+    pub(super) fn sequence(&self) -> Sequence {
+        self.sequence
+    }
+
+    /// Every peer as it shall be in the interface.
+    #[must_use]
+    pub(super) fn desired(&self) -> Vec<PeerSpec> {
+        self.peers.values().map(spec).collect()
+    }
+
+    /// When the next peer expires.
+    #[must_use]
+    pub(super) fn next_expiry(&self) -> Option<DateTime<Utc>> {
+        self.expiries.first().map(|(at, _)| *at)
+    }
+
+    /// The changes that lead to exactly these peers.
+    #[must_use]
+    pub(super) fn changes_to(&self, snapshot: Vec<Peer>) -> Vec<Change> {
+        let wanted: HashSet<PeerId> = snapshot.iter().map(|peer| peer.peer).collect();
+        self.peers
+            .keys()
+            .filter(|peer| !wanted.contains(peer))
+            .map(|peer| Change::Remove { peer: *peer })
+            .chain(snapshot.into_iter().map(Change::Upsert))
+            .collect()
+    }
+
+    /// Whether carrying these changes out takes a peer from the interface, so that its counters
+    /// should be read first.
+    #[must_use]
+    pub(super) fn removes_any(&self, changes: &[Change], now: DateTime<Utc>) -> bool {
+        changes.iter().any(|change| match change {
+            Change::Remove { peer } => self.peers.contains_key(peer),
+            Change::Upsert(peer) => {
+                let holder = self.by_key.get(&peer.public_key);
+                holder.is_some_and(|holder| *holder != peer.peer)
+                    || self.peers.get(&peer.peer).is_some_and(|known| {
+                        known.public_key != peer.public_key || has_expired(peer.not_after, now)
+                    })
+            }
+            Change::Unknown => false,
+        })
+    }
+
+    /// Takes the changes in. `to` is the revision that they lead to.
+    pub(super) fn stage(
+        &mut self,
+        changes: Vec<Change>,
+        to: Revision,
+        now: DateTime<Utc>,
+        rng: &mut impl Rng,
+    ) -> Staged {
+        self.sequence.0 += 1;
+        let mut staged = Staged::default();
+        for change in changes {
+            let (peer, outcome) = match change {
+                Change::Upsert(peer) => (peer.peer, self.upsert(peer, now, rng, &mut staged)),
+                Change::Remove { peer } => (peer, self.remove(peer, now, &mut staged)),
+                Change::Unknown => continue,
+            };
+            staged.results.push(PeerResult { peer, outcome });
+        }
+        if self.applied != to {
+            self.applied = to;
+            staged.writes.push(Write::Applied(to));
+        }
+        staged
+    }
+
+    /// Takes out the peers whose time has passed.
+    pub(super) fn expire(&mut self, now: DateTime<Utc>) -> Staged {
+        let mut staged = Staged::default();
+        while let Some((_, peer)) = self.expiries.first().filter(|(at, _)| *at <= now) {
+            self.remove(*peer, now, &mut staged);
+        }
+        staged
+    }
+
+    /// The interface did not take these peers: they are given up, and their addresses rest.
+    pub(super) fn withdraw(&mut self, keys: &HashSet<PublicKey>, now: DateTime<Utc>) -> Vec<Write> {
+        let mut staged = Staged::default();
+        for peer in keys
+            .iter()
+            .filter_map(|key| self.by_key.get(key).copied())
+            .collect::<Vec<_>>()
+        {
+            self.remove(peer, now, &mut staged);
+        }
+        staged.writes
+    }
+
+    /// These peers begin a new generation, because the interface counts them from zero again.
+    pub(super) fn begin_generation<'a>(
+        &mut self,
+        keys: impl Iterator<Item = &'a PublicKey>,
+    ) -> Vec<Write> {
+        self.sequence.0 += 1;
+        let mut writes = Vec::new();
+        for peer in keys.filter_map(|key| self.by_key.get(key)) {
+            if let Some(record) = self.peers.get_mut(peer) {
+                record.generation = next(record.generation);
+                self.book
+                    .track(record.public_key, *peer, record.generation, self.sequence);
+                writes.push(Write::Peer(*peer, record.clone()));
+            }
+        }
+        writes
+    }
+
+    /// The peer that holds this key.
+    #[must_use]
+    pub(super) fn holder(&self, key: &PublicKey) -> Option<PeerId> {
+        self.by_key.get(key).copied()
+    }
+
+    fn upsert(
+        &mut self,
+        peer: Peer,
+        now: DateTime<Utc>,
+        rng: &mut impl Rng,
+        staged: &mut Staged,
+    ) -> Outcome {
+        if has_expired(peer.not_after, now) {
+            self.remove(peer.peer, now, staged);
+            return failed(FailureReason::Expired);
+        }
+        if let Some(other) = self.by_key.get(&peer.public_key).copied()
+            && other != peer.peer
+        {
+            self.remove(other, now, staged);
+        }
+        match self.peers.get(&peer.peer).cloned() {
+            Some(known) => self.change(known, peer, staged),
+            None => self.admit(peer, now, rng, staged),
+        }
+    }
+
+    /// A peer that is held already keeps its addresses.
+    fn change(&mut self, known: PeerRecord, peer: Peer, staged: &mut Staged) -> Outcome {
+        let id = peer.peer;
+        let mut record = record(peer, known.addresses, known.generation);
+        let outcome = Outcome::Active {
+            addresses: record.addresses,
+        };
+        if record == known {
+            return outcome;
+        }
+        if record.public_key != known.public_key {
+            record.generation = next(known.generation);
+            self.book.rekey(&known.public_key, record.public_key);
+            staged.operations.push(PeerOp::Remove(known.public_key));
+            staged.operations.push(PeerOp::Add(spec(&record)));
+        } else if record.preshared_key != known.preshared_key {
+            staged.operations.push(PeerOp::Update(spec(&record)));
+        }
+        self.forget(id);
+        if record.generation == known.generation {
+            self.index(id, record.clone());
+        } else {
+            self.insert(id, record.clone());
+        }
+        staged.writes.push(Write::Peer(id, record));
+        outcome
+    }
+
+    fn admit(
+        &mut self,
+        peer: Peer,
+        now: DateTime<Utc>,
+        rng: &mut impl Rng,
+        staged: &mut Staged,
+    ) -> Outcome {
+        let given = match peer.addresses {
+            Some(named) => self.pool.reserve(named),
+            None if self.draining => return failed(FailureReason::Draining),
+            None => self.pool.allocate(now, rng),
+        };
+        let addresses = match given {
+            Ok(addresses) => addresses,
+            Err(error) => {
+                warn!(event = "no_address", peer = peer.peer.0, %error);
+                return failed(FailureReason::PoolExhausted);
+            }
+        };
+        let id = peer.peer;
+        let generation = self.revive(id, staged);
+        let record = record(peer, addresses, generation);
+        staged.operations.push(PeerOp::Add(spec(&record)));
+        self.insert(id, record.clone());
+        staged.writes.push(Write::Peer(id, record));
+        Outcome::Active { addresses }
+    }
+
+    /// The generation of a peer that is new to the interface. One that was here before goes on
+    /// counting, and what it counted then is reported next to it.
+    fn revive(&mut self, peer: PeerId, staged: &mut Staged) -> Generation {
+        let Some(last) = self.finals.remove(&peer) else {
+            return Generation(1);
+        };
+        self.finals_by_age.remove(&(last.removed_at, peer));
+        staged.writes.push(Write::NoFinal(peer));
+        if let Some(counters) = last.counters {
+            self.book.end(peer, counters);
+        }
+        next(last.generation)
+    }
+
+    fn remove(&mut self, peer: PeerId, now: DateTime<Utc>, staged: &mut Staged) -> Outcome {
+        let Some(record) = self.forget(peer) else {
+            let last = self.finals.get(&peer);
+            return Outcome::Removed {
+                counters: last.and_then(|last| last.counters),
+            };
+        };
+        let counters = self.book.forget(&record.public_key);
+        staged.operations.push(PeerOp::Remove(record.public_key));
+        staged.writes.push(Write::NoPeer(peer));
+        match self.pool.release(record.addresses, now) {
+            Ok(until) => staged
+                .writes
+                .push(Write::Quarantine(record.addresses.v4, until)),
+            Err(error) => warn!(event = "address_not_released", peer = peer.0, %error),
+        }
+        let last = Final {
+            generation: record.generation,
+            counters,
+            removed_at: now,
+        };
+        self.keep_final(peer, last, staged);
+        Outcome::Removed { counters }
+    }
+
+    fn keep_final(&mut self, peer: PeerId, last: Final, staged: &mut Staged) {
+        staged.writes.push(Write::Final(peer, last.clone()));
+        self.finals_by_age.insert((last.removed_at, peer));
+        self.finals.insert(peer, last);
+        while self.finals.len() > MAX_FINALS
+            && let Some((_, oldest)) = self.finals_by_age.pop_first()
+        {
+            self.finals.remove(&oldest);
+            staged.writes.push(Write::NoFinal(oldest));
+        }
+    }
+
+    /// Takes a peer in that is, or will be, in the interface since now.
+    fn insert(&mut self, peer: PeerId, record: PeerRecord) {
+        self.book
+            .track(record.public_key, peer, record.generation, self.sequence);
+        self.index(peer, record);
+    }
+
+    fn index(&mut self, peer: PeerId, record: PeerRecord) {
+        self.by_key.insert(record.public_key, peer);
+        self.hash.add(peer, &record.public_key);
+        if let Some(at) = record.not_after {
+            self.expiries.insert((at, peer));
+        }
+        self.peers.insert(peer, record);
+    }
+
+    fn forget(&mut self, peer: PeerId) -> Option<PeerRecord> {
+        let record = self.peers.remove(&peer)?;
+        self.by_key.remove(&record.public_key);
+        self.hash.remove(peer, &record.public_key);
+        if let Some(at) = record.not_after {
+            self.expiries.remove(&(at, peer));
+        }
+        Some(record)
+    }
+}
+
+fn record(peer: Peer, addresses: Addresses, generation: Generation) -> PeerRecord {
+    PeerRecord {
+        connection: peer.connection,
+        public_key: peer.public_key,
+        preshared_key: peer.preshared_key,
+        addresses,
+        not_after: peer.not_after,
+        generation,
+    }
+}
+
+fn spec(record: &PeerRecord) -> PeerSpec {
+    let v4 = IpNet::V4(Ipv4Net::from(record.addresses.v4));
+    let v6 = record.addresses.v6.map(Ipv6Net::from).map(IpNet::V6);
+    PeerSpec {
+        public_key: record.public_key,
+        preshared_key: record.preshared_key.clone(),
+        allowed_ips: std::iter::once(v4).chain(v6).collect(),
+    }
+}
+
+fn has_expired(not_after: Option<DateTime<Utc>>, now: DateTime<Utc>) -> bool {
+    not_after.is_some_and(|at| at <= now)
+}
+
+fn next(generation: Generation) -> Generation {
+    Generation(generation.0.saturating_add(1))
+}
+
+fn failed(reason: FailureReason) -> Outcome {
+    Outcome::Failed { reason }
+}
