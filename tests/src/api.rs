@@ -233,7 +233,6 @@ impl Client {
     }
 
     /// A request to a path below the base, with this client's token.
-    #[must_use]
     pub fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
         let request = self.http.request(method, format!("{}{path}", self.base));
         match &self.token {

@@ -21,7 +21,7 @@ pub use agent::{Agent, AgentStatus};
 pub use plane::{Plane, PlaneSettings};
 pub use process::{Process, binary, run, try_run};
 pub use stage::Stage;
-pub use wg::{Backend, Ping, PingReport, WgClient, WgPeer, dump};
+pub use wg::{Backend, Ping, PingReport, WgClient, WgPeer, dump, key_of, unix_now};
 pub use world::World;
 
 /// Fails with what to do when the tests were started by somebody who may not make namespaces.

@@ -4,10 +4,10 @@ use std::fmt;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::sys::signal::Signal;
-use shared::wireguard::PublicKey;
+use shared::wireguard::{PrivateKey, PublicKey};
 
 use super::World;
 use super::process::{Process, run, try_run};
@@ -80,6 +80,22 @@ fn peer(line: &str) -> WgPeer {
         received: number(received),
         sent: number(sent),
     }
+}
+
+/// The public half of the private key in a configuration.
+#[must_use]
+pub fn key_of(wg_config: &str) -> PublicKey {
+    let mut lines = wg_config.lines();
+    let private = lines.find_map(|line| line.strip_prefix("PrivateKey = "));
+    let private: PrivateKey = private.expect("a private key").parse().expect("a key");
+    private.public_key()
+}
+
+/// The clock that `wg` tells handshakes by.
+#[must_use]
+pub fn unix_now() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.expect("the clock is past 1970").as_secs()
 }
 
 /// A client's interface in the client's namespace.

@@ -137,17 +137,6 @@ struct State {
     load: Load,
     /// Added to the round trip of the plane's pings.
     latency: Duration,
-    /// Stays away once the session has ended.
-    pub fn no_redial(&self) {
-        self.node.state().redial = false;
-    }
-
-    /// What the node says first.
-    #[must_use]
-    pub fn hello(&self) -> AgentMessage {
-        AgentMessage::Hello(session::hello(&self.node))
-    }
-
     /// Makes the next Hello claim another hash.
     forged_hash: bool,
     redial: bool,

@@ -38,7 +38,7 @@ async fn down_and_up_again_leaves_the_same_schema() {
 
     control_plane::db::run(db.url()).await.expect("up again");
     assert_eq!(schema(&db).await, before);
-    assert_eq!(control_plane::db::pending(db.url()).await.expect("asks"), false);
+    assert!(!control_plane::db::pending(db.url()).await.expect("asks"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -125,6 +125,5 @@ async fn a_place_beats_a_load() {
     let user = app.user().await;
     let tunnel = user.connected(&json!({ "location": "DE" })).await;
     assert_eq!(tunnel.server.id, fra.server());
-    let nodes: [&SimNode; 2] = [&fra, &nyc];
-    app.finish(&nodes).await;
+    app.finish(&[&fra, &nyc]).await;
 }

@@ -3,18 +3,11 @@
 use std::time::Duration;
 
 use serde_json::json;
-use shared::wireguard::{PrivateKey, PublicKey};
-use tests::lab::{Stage, World};
+use tests::lab::{Stage, World, key_of};
 use tests::wait_until;
 
 const SOON: Duration = Duration::from_secs(15);
 const PING: Duration = Duration::from_millis(100);
-
-fn key_of(wg_config: &str) -> PublicKey {
-    let line = wg_config.lines().find_map(|line| line.strip_prefix("PrivateKey = "));
-    let private: PrivateKey = line.expect("a private key").parse().expect("a key");
-    private.public_key()
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_person_connects_pings_is_counted_and_disconnects() {

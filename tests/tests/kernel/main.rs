@@ -1,13 +1,13 @@
 //! Both daemons against `wireguard.ko`.
 
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use serde_json::json;
 use shared::wireguard::{PrivateKey, PublicKey};
 use tests::api::Tunnel;
-use tests::lab::{Backend, Stage, World};
+use tests::lab::{Backend, Stage, World, unix_now};
 use tests::wait::scaled;
 
 const PEERS: usize = 200;
@@ -33,11 +33,6 @@ async fn connect_many(stage: &Stage, keys: &[PublicKey]) -> Vec<Tunnel> {
 fn new_keys(count: usize) -> Vec<PublicKey> {
     let key = || PrivateKey::generate().public_key();
     std::iter::repeat_with(key).take(count).collect()
-}
-
-fn unix_now() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    now.expect("after 1970").as_secs()
 }
 
 #[tokio::test(flavor = "multi_thread")]
