@@ -148,7 +148,9 @@ pub fn server_timing(header: &str, part: &str) -> Option<f64> {
         let (name, parameters) = item.split_once(';')?;
         (name == part).then_some((name, parameters))
     })?;
-    let milliseconds = duration.split(';').find_map(|item| item.trim().strip_prefix("dur="));
+    let milliseconds = duration
+        .split(';')
+        .find_map(|item| item.trim().strip_prefix("dur="));
     milliseconds?.parse().ok()
 }
 
@@ -300,7 +302,10 @@ impl Client {
     }
 
     pub async fn status(&self) -> Value {
-        self.get("/api/v1/connection/status").await.expect(200).json()
+        self.get("/api/v1/connection/status")
+            .await
+            .expect(200)
+            .json()
     }
 
     /// Opens the metrics socket of a user; the answer's status when it is refused.

@@ -173,8 +173,15 @@ impl TestApp {
     }
 
     fn token(&self, user: UserId, role: Role, issued_ago: TimeDelta) -> String {
-        let issued = self.state().tokens().issue(user, role, Utc::now() - issued_ago);
-        issued.expect("a token is signed").token.expose_secret().to_owned()
+        let issued = self
+            .state()
+            .tokens()
+            .issue(user, role, Utc::now() - issued_ago);
+        issued
+            .expect("a token is signed")
+            .token
+            .expose_secret()
+            .to_owned()
     }
 
     /// A token that ended a minute ago.
@@ -210,7 +217,13 @@ impl TestApp {
     async fn sign_enrolment(&self, hostname: &str, place: &Place, left: TimeDelta) -> String {
         let id = Uuid::now_v7();
         let expires_at = Utc::now() + left;
-        let Place { country, code, city, location, tier } = place;
+        let Place {
+            country,
+            code,
+            city,
+            location,
+            tier,
+        } = place;
         self.db
             .execute(&format!(
                 "INSERT INTO enrolment_tokens
@@ -291,7 +304,8 @@ impl TestApp {
     #[must_use]
     pub fn ping_of(&self, node: &SimNode) -> u32 {
         let view = self.state().fleet().view();
-        view.get(node.server()).map_or(0, |server| server.live().ping)
+        view.get(node.server())
+            .map_or(0, |server| server.live().ping)
     }
 
     /// Whether selection offers the node now.
@@ -330,7 +344,8 @@ impl TestApp {
     /// still runs must hold exactly the peers of the live connections on it.
     pub async fn finish(self, nodes: &[&SimNode]) {
         wait_until("no connection is left half way", SOON, async || {
-            let half = "SELECT count(*) FROM connections WHERE status IN ('connecting', 'disconnecting')";
+            let half =
+                "SELECT count(*) FROM connections WHERE status IN ('connecting', 'disconnecting')";
             self.db.number(half).await == 0
         })
         .await;
@@ -340,11 +355,16 @@ impl TestApp {
         for running in self.replicas.into_iter().flatten() {
             let waiting = running.state().fleet().waiting();
             assert_eq!(waiting, 0, "requests that wait for nodes were leaked");
-            running.stop().await;
+            // A graceful stop waits a second for connections that stay open; its own tests use it.
+            running.state().shutdown().cancel();
         }
         let addresses = "SELECT count(*) FROM (SELECT 1 FROM connections WHERE status = 'connected'
             GROUP BY server_id, client_ip HAVING count(*) > 1) AS twice";
-        assert_eq!(self.db.number(addresses).await, 0, "an address was given twice");
+        assert_eq!(
+            self.db.number(addresses).await,
+            0,
+            "an address was given twice"
+        );
     }
 
     /// The node's peers are the live connections, neither more nor fewer.

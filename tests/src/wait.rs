@@ -37,10 +37,6 @@ pub async fn wait_for<T>(
 }
 
 /// Polls until `condition` holds; panics with `what` at the deadline.
-pub async fn wait_until(
-    what: &str,
-    deadline: Duration,
-    mut condition: impl AsyncFnMut() -> bool,
-) {
+pub async fn wait_until(what: &str, deadline: Duration, mut condition: impl AsyncFnMut() -> bool) {
     wait_for(what, deadline, async || condition().await.then_some(())).await;
 }

@@ -69,7 +69,10 @@ impl Agent {
             ("RUN_DIR", path("run")),
             ("BACKEND", backend.to_string()),
             ("RUST_LOG", "info".to_owned()),
-            ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()),
+            (
+                "PATH",
+                "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned(),
+            ),
         ];
         let mut agent = Self {
             namespace: world.node(),
@@ -145,12 +148,20 @@ impl Agent {
     }
 
     pub async fn wait_connected(&mut self) {
-        wait_until("the agent has a session", Duration::from_secs(30), async || {
-            if let Some(process) = &mut self.process {
-                assert!(process.is_running(), "the agent ended:\n{}", process.output());
-            }
-            self.status().is_some_and(|status| status.is_connected())
-        })
+        wait_until(
+            "the agent has a session",
+            Duration::from_secs(30),
+            async || {
+                if let Some(process) = &mut self.process {
+                    assert!(
+                        process.is_running(),
+                        "the agent ended:\n{}",
+                        process.output()
+                    );
+                }
+                self.status().is_some_and(|status| status.is_connected())
+            },
+        )
         .await;
     }
 }

@@ -40,7 +40,10 @@ impl Plane {
         let port = free_port();
         let mut environment = environment(settings, port);
         let (scheme, root) = if settings.tls {
-            ("https", Some(certificates(folder, settings.address, &mut environment)))
+            (
+                "https",
+                Some(certificates(folder, settings.address, &mut environment)),
+            )
         } else {
             ("http", None)
         };
@@ -57,7 +60,11 @@ impl Plane {
     async fn ready(mut self) -> Self {
         let client = self.client();
         wait_until("the plane is ready", Duration::from_secs(30), async || {
-            assert!(self.process.is_running(), "the plane ended:\n{}", self.process.output());
+            assert!(
+                self.process.is_running(),
+                "the plane ended:\n{}",
+                self.process.output()
+            );
             client.is_ready().await
         })
         .await;
@@ -122,7 +129,14 @@ impl Plane {
     /// A token that enrols this host, from the command that operators use.
     #[must_use]
     pub fn enrolment_token(&self, hostname: &str) -> String {
-        let place = ["--country", "Germany", "--country-code", "DE", "--city", "Frankfurt"];
+        let place = [
+            "--country",
+            "Germany",
+            "--country-code",
+            "DE",
+            "--city",
+            "Frankfurt",
+        ];
         let command = ["node", "enrolment-token", "--hostname", hostname];
         let location = ["--location", "eu-central"];
         self.cli(&[&command[..], &place, &location].concat())
@@ -144,9 +158,15 @@ fn environment(settings: &PlaneSettings, port: u16) -> BTreeMap<String, String> 
         ("SECRET_KEY", "a-secret-of-the-tests-that-is-long-enough"),
         ("JWT_SECRET_KEY", "another-secret-of-the-tests-long-enough"),
         ("RUST_LOG", "info"),
-        ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
+        (
+            "PATH",
+            "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        ),
     ];
-    let more = settings.more.iter().map(|(name, value)| (*name, value.as_str()));
+    let more = settings
+        .more
+        .iter()
+        .map(|(name, value)| (*name, value.as_str()));
     fixed
         .into_iter()
         .chain(more)
@@ -156,7 +176,11 @@ fn environment(settings: &PlaneSettings, port: u16) -> BTreeMap<String, String> 
 
 fn spawn(folder: &Path, environment: &BTreeMap<String, String>) -> Process {
     let mut command = Command::new(binary("CONTROL_PLANE_BIN", "control-plane"));
-    command.arg("serve").env_clear().envs(environment).current_dir(folder);
+    command
+        .arg("serve")
+        .env_clear()
+        .envs(environment)
+        .current_dir(folder);
     Process::spawn("control-plane", folder, &mut command)
 }
 
@@ -166,12 +190,20 @@ fn certificates(
     address: Ipv4Addr,
     environment: &mut BTreeMap<String, String>,
 ) -> String {
-    let names = vec![address.to_string(), "127.0.0.1".to_owned(), "localhost".to_owned()];
+    let names = vec![
+        address.to_string(),
+        "127.0.0.1".to_owned(),
+        "localhost".to_owned(),
+    ];
     let made = rcgen::generate_simple_self_signed(names).expect("a certificate can be made");
     let certificate = made.cert.pem();
     for (variable, name, text) in [
         ("TLS_CERT_FILE", "plane.pem", certificate.clone()),
-        ("TLS_KEY_FILE", "plane.key", made.signing_key.serialize_pem()),
+        (
+            "TLS_KEY_FILE",
+            "plane.key",
+            made.signing_key.serialize_pem(),
+        ),
     ] {
         let path = folder.join(name);
         std::fs::write(&path, text).expect("the certificate can be written");

@@ -87,9 +87,11 @@ impl Process {
     pub async fn terminate(&mut self) {
         self.signal(Signal::SIGTERM);
         let name = self.name.clone();
-        wait_until(&format!("{name} ends"), Duration::from_secs(20), async || {
-            !self.is_running()
-        })
+        wait_until(
+            &format!("{name} ends"),
+            Duration::from_secs(20),
+            async || !self.is_running(),
+        )
         .await;
     }
 }

@@ -107,13 +107,18 @@ fn agrees(peers: &[WgPeer], status: &Value, tunnels: usize) -> bool {
     let connections = status.get("connections").and_then(Value::as_array);
     let connections = connections.expect("a list of connections");
     let text = |connection: &Value, field: &str| {
-        connection.get(field).and_then(Value::as_str).map(ToOwned::to_owned)
+        connection
+            .get(field)
+            .and_then(Value::as_str)
+            .map(ToOwned::to_owned)
     };
     let number = |connection: &Value, field: &str| connection.get(field).and_then(Value::as_u64);
     let agreeing = connections.iter().filter(|connection| {
         let address = text(connection, "assigned_ip").map(|address| format!("{address}/32"));
         let peer = peers.iter().find(|peer| {
-            address.as_ref().is_some_and(|address| peer.allowed_ips.contains(address))
+            address
+                .as_ref()
+                .is_some_and(|address| peer.allowed_ips.contains(address))
         });
         peer.is_some_and(|peer| {
             number(connection, "bytes_sent") == Some(peer.received)

@@ -60,7 +60,10 @@ pub struct WgPeer {
 /// The peers of an interface, by `wg show … dump`.
 #[must_use]
 pub fn dump(namespace: &str, interface: &str) -> Vec<WgPeer> {
-    let text = run("ip", &["netns", "exec", namespace, "wg", "show", interface, "dump"]);
+    let text = run(
+        "ip",
+        &["netns", "exec", namespace, "wg", "show", interface, "dump"],
+    );
     // The first line is the interface itself.
     let mut peers: Vec<_> = text.lines().skip(1).map(peer).collect();
     peers.sort_by_key(|peer| peer.public_key);
@@ -69,7 +72,17 @@ pub fn dump(namespace: &str, interface: &str) -> Vec<WgPeer> {
 
 fn peer(line: &str) -> WgPeer {
     let fields: Vec<_> = line.split('\t').collect();
-    let [key, _psk, _endpoint, allowed, handshake, received, sent, _keepalive] = fields[..] else {
+    let [
+        key,
+        _psk,
+        _endpoint,
+        allowed,
+        handshake,
+        received,
+        sent,
+        _keepalive,
+    ] = fields[..]
+    else {
         panic!("a line of wg show dump that is none: {line}");
     };
     let number = |text: &str| text.parse().expect("a number");
@@ -113,7 +126,18 @@ impl WgClient {
         let (namespace, interface) = (world.client(), world.interface("c"));
         let data_plane = match backend {
             Backend::Kernel => {
-                run("ip", &["-n", &namespace, "link", "add", &interface, "type", "wireguard"]);
+                run(
+                    "ip",
+                    &[
+                        "-n",
+                        &namespace,
+                        "link",
+                        "add",
+                        &interface,
+                        "type",
+                        "wireguard",
+                    ],
+                );
                 None
             }
             Backend::Userspace => {
@@ -128,17 +152,23 @@ impl WgClient {
             folder: folder.to_owned(),
             _data_plane: data_plane,
         };
-        wait_until("the client's interface", Duration::from_secs(10), async || {
-            try_run("wg", &["show", &client.interface]).status.success()
-                || client.try_inside("wg", &["show", &client.interface])
-        })
+        wait_until(
+            "the client's interface",
+            Duration::from_secs(10),
+            async || {
+                try_run("wg", &["show", &client.interface]).status.success()
+                    || client.try_inside("wg", &["show", &client.interface])
+            },
+        )
         .await;
         client
     }
 
     fn try_inside(&self, program: &str, arguments: &[&str]) -> bool {
         let command = ["netns", "exec", &self.namespace, program];
-        try_run("ip", &[&command[..], arguments].concat()).status.success()
+        try_run("ip", &[&command[..], arguments].concat())
+            .status
+            .success()
     }
 
     fn inside(&self, program: &str, arguments: &[&str]) -> String {
@@ -167,9 +197,22 @@ impl WgClient {
             let nodad: &[&str] = if family == "-6" { &["nodad"] } else { &[] };
             self.inside("ip", &[&add[..], nodad].concat());
         }
-        self.inside("ip", &["link", "set", "mtu", "1420", "up", "dev", &self.interface]);
+        self.inside(
+            "ip",
+            &["link", "set", "mtu", "1420", "up", "dev", &self.interface],
+        );
         for family in ["-4", "-6"] {
-            self.inside("ip", &[family, "route", "replace", "default", "dev", &self.interface]);
+            self.inside(
+                "ip",
+                &[
+                    family,
+                    "route",
+                    "replace",
+                    "default",
+                    "dev",
+                    &self.interface,
+                ],
+            );
         }
     }
 
@@ -212,7 +255,9 @@ impl WgClient {
     #[must_use]
     pub fn counters(&self) -> (u64, u64) {
         let peers = dump(&self.namespace, &self.interface);
-        peers.first().map_or((0, 0), |peer| (peer.sent, peer.received))
+        peers
+            .first()
+            .map_or((0, 0), |peer| (peer.sent, peer.received))
     }
 }
 
@@ -236,21 +281,35 @@ impl Ping {
     /// Waits for this many further answers.
     pub async fn wait_answers(&self, more: usize) {
         let goal = self.answers() + more;
-        wait_until("the ping is answered", Duration::from_secs(20), async || {
-            self.answers() >= goal
-        })
+        wait_until(
+            "the ping is answered",
+            Duration::from_secs(20),
+            async || self.answers() >= goal,
+        )
         .await;
     }
 
     /// Ends it and says what was lost; the last one sent may still be on its way.
     pub async fn stop(mut self) -> PingReport {
         self.0.signal(Signal::SIGINT);
-        wait_until("ping ends", Duration::from_secs(15), async || !self.0.is_running()).await;
+        wait_until("ping ends", Duration::from_secs(15), async || {
+            !self.0.is_running()
+        })
+        .await;
         let output = self.0.output();
-        let summary = output.lines().find(|line| line.contains("packets transmitted"));
+        let summary = output
+            .lines()
+            .find(|line| line.contains("packets transmitted"));
         let summary = summary.unwrap_or_else(|| panic!("ping said nothing: {output}"));
-        let mut numbers = summary.split(|c: char| !c.is_ascii_digit()).filter(|it| !it.is_empty());
-        let mut next = || numbers.next().and_then(|it| it.parse().ok()).expect("a number");
+        let mut numbers = summary
+            .split(|c: char| !c.is_ascii_digit())
+            .filter(|it| !it.is_empty());
+        let mut next = || {
+            numbers
+                .next()
+                .and_then(|it| it.parse().ok())
+                .expect("a number")
+        };
         PingReport {
             sent: next(),
             answered: next(),

@@ -52,19 +52,67 @@ impl World {
             run("ip", &["-n", namespace, "link", "set", "lo", "up"]);
         }
         let plane = self.plane_link();
-        run("ip", &["link", "add", &plane, "type", "veth", "peer", "name", "plane", "netns", &node]);
-        run("ip", &["address", "add", &format!("{}/30", self.plane_address), "dev", &plane]);
+        run(
+            "ip",
+            &[
+                "link", "add", &plane, "type", "veth", "peer", "name", "plane", "netns", &node,
+            ],
+        );
+        run(
+            "ip",
+            &[
+                "address",
+                "add",
+                &format!("{}/30", self.plane_address),
+                "dev",
+                &plane,
+            ],
+        );
         run("ip", &["link", "set", &plane, "up"]);
-        run("ip", &["-n", &node, "address", "add", &format!("{inner}/30"), "dev", "plane"]);
+        run(
+            "ip",
+            &[
+                "-n",
+                &node,
+                "address",
+                "add",
+                &format!("{inner}/30"),
+                "dev",
+                "plane",
+            ],
+        );
         run("ip", &["-n", &node, "link", "set", "plane", "up"]);
-        join((&node, "internet", "198.51.100.1/24"), (&internet, "node", "198.51.100.2/24"));
-        join((&node, "client", "203.0.113.1/24"), (&client, "node", "203.0.113.2/24"));
-        for (namespace, link, address) in
-            [(&node, "internet", "2001:db8:1::1/64"), (&internet, "node", "2001:db8:1::2/64")]
-        {
-            run("ip", &["-n", namespace, "address", "add", address, "dev", link, "nodad"]);
+        join(
+            (&node, "internet", "198.51.100.1/24"),
+            (&internet, "node", "198.51.100.2/24"),
+        );
+        join(
+            (&node, "client", "203.0.113.1/24"),
+            (&client, "node", "203.0.113.2/24"),
+        );
+        for (namespace, link, address) in [
+            (&node, "internet", "2001:db8:1::1/64"),
+            (&internet, "node", "2001:db8:1::2/64"),
+        ] {
+            run(
+                "ip",
+                &[
+                    "-n", namespace, "address", "add", address, "dev", link, "nodad",
+                ],
+            );
         }
-        run("ip", &["-n", &node, "route", "add", "default", "via", "198.51.100.2"]);
+        run(
+            "ip",
+            &[
+                "-n",
+                &node,
+                "route",
+                "add",
+                "default",
+                "via",
+                "198.51.100.2",
+            ],
+        );
     }
 
     fn name(&self, role: &str) -> String {
@@ -115,9 +163,15 @@ fn join(here: (&str, &str, &str), there: (&str, &str, &str)) {
     let (namespace, link, address) = here;
     let (far, far_link, far_address) = there;
     let add = ["-n", namespace, "link", "add", link, "type", "veth"];
-    run("ip", &[&add[..], &["peer", "name", far_link, "netns", far]].concat());
+    run(
+        "ip",
+        &[&add[..], &["peer", "name", far_link, "netns", far]].concat(),
+    );
     for (namespace, link, address) in [(namespace, link, address), (far, far_link, far_address)] {
-        run("ip", &["-n", namespace, "address", "add", address, "dev", link]);
+        run(
+            "ip",
+            &["-n", namespace, "address", "add", address, "dev", link],
+        );
         run("ip", &["-n", namespace, "link", "set", link, "up"]);
     }
 }

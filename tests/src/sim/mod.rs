@@ -18,13 +18,14 @@ use shared::protocol::{
     AgentMessage, ENROL_PATH, FailureReason, Load, NodeToken, PROTOCOL_VERSION, Refused, Welcome,
 };
 use shared::wireguard::{PrivateKey, PublicKey};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use crate::wait_until;
-pub use peers::SimPeer;
 use peers::Peers;
+pub use peers::SimPeer;
+pub use tokio_tungstenite::tungstenite::Message;
 
 /// What a simulated node claims to be.
 #[derive(Debug, Clone)]
@@ -101,12 +102,11 @@ pub struct SessionView {
 /// What a test tells the running node to do.
 #[derive(Debug)]
 enum Command {
-    Text(String),
-    Binary(Vec<u8>),
+    Send(Message),
     /// Closes the connection; the node dials again by itself.
     HangUp,
-    /// Says counters and load now.
-    Report,
+    /// Says counters and load now, and that it did.
+    Report(oneshot::Sender<()>),
     /// Answers and reads nothing any more, with the socket open.
     Freeze,
 }
@@ -331,7 +331,7 @@ impl SimNode {
     /// Reports this load from now on; peers, pool and capacity are the node's real ones.
     pub async fn set_load(&self, load: Load) {
         self.node.state().load = load;
-        self.command(Command::Report).await;
+        self.report().await;
     }
 
     /// A client moves this many bytes more, with a handshake now; said with the next report.
@@ -368,9 +368,11 @@ impl SimNode {
         self.node.state().forged_hash = true;
     }
 
-    /// Says counters and load now.
+    /// Says counters and load now. They are on the wire when this returns.
     pub async fn report(&self) {
-        self.command(Command::Report).await;
+        let (done, sent) = oneshot::channel();
+        self.command(Command::Report(done)).await;
+        sent.await.expect("the node has a session");
     }
 
     /// Drops the connection; the node dials again by itself.
@@ -383,14 +385,9 @@ impl SimNode {
         self.command(Command::Freeze).await;
     }
 
-    /// Sends a text frame that no agent would.
-    pub async fn send_text(&self, text: impl Into<String>) {
-        self.command(Command::Text(text.into())).await;
-    }
-
-    /// Sends a binary frame that no agent would.
-    pub async fn send_binary(&self, bytes: Vec<u8>) {
-        self.command(Command::Binary(bytes)).await;
+    /// Sends any frame, such as one that no agent would.
+    pub async fn send(&self, frame: Message) {
+        self.command(Command::Send(frame)).await;
     }
 
     async fn command(&self, command: Command) {

@@ -52,10 +52,7 @@ pub(super) async fn run(node: Arc<Node>, mut commands: mpsc::Receiver<Command>) 
 }
 
 async fn dial(node: &Node) -> Result<Socket, Error> {
-    let url = format!(
-        "{}{SESSION_PATH}",
-        node.plane.replacen("http", "ws", 1)
-    );
+    let url = format!("{}{SESSION_PATH}", node.plane.replacen("http", "ws", 1));
     let mut request = url.into_client_request()?;
     let token = node.token.lock().expect("no holder panics").token.clone();
     let header = format!("Bearer {token}").parse().expect("a header value");
@@ -126,7 +123,9 @@ impl Session<'_> {
             }
             Message::Close(close) => {
                 self.node.state().session.close_code = close.map(|close| close.code.into());
-                Ok(())
+                // Says goodbye in turn.
+                self.socket.flush().await?;
+                Err(Over)
             }
             _ => Ok(()),
         }
@@ -205,10 +204,13 @@ impl Session<'_> {
 
     async fn obey(&mut self, command: Command) -> Result<(), Over> {
         match command {
-            Command::Text(text) => self.socket.send(Message::text(text)).await?,
-            Command::Binary(bytes) => self.socket.send(Message::binary(bytes)).await?,
+            Command::Send(frame) => self.socket.send(frame).await?,
             Command::HangUp => return Err(Over),
-            Command::Report => self.report().await?,
+            Command::Report(done) => {
+                self.report().await?;
+                // Whoever asked may have gone.
+                let _ = done.send(());
+            }
             Command::Freeze => self.frozen = true,
         }
         Ok(())
@@ -277,4 +279,3 @@ fn failure(answer: Answer) -> Option<FailureReason> {
 fn count(changes: usize) -> u64 {
     u64::try_from(changes).unwrap_or(u64::MAX)
 }
-

@@ -11,7 +11,12 @@ async fn the_configuration_is_what_connect_said() {
     let node = app.node("fra").await;
     let user = app.user().await;
     let tunnel = user.connected(&json!({})).await;
-    let text = user.get(&format!("/api/v1/connection/{}/config.conf", tunnel.connection_id)).await;
+    let text = user
+        .get(&format!(
+            "/api/v1/connection/{}/config.conf",
+            tunnel.connection_id
+        ))
+        .await;
     let text = text.expect(200);
     let disposition = text.header("content-disposition").unwrap_or_default();
     assert!(disposition.contains(".conf"), "{disposition}");
@@ -23,17 +28,37 @@ async fn the_configuration_is_what_connect_said() {
         format!("Endpoint = {}", tunnel.server_endpoint),
     ] {
         assert!(text.lines().any(|given| given == line), "{line} in {text}");
-        assert!(tunnel.wg_config.lines().any(|given| given == line), "{line} in {}", tunnel.wg_config);
+        assert!(
+            tunnel.wg_config.lines().any(|given| given == line),
+            "{line} in {}",
+            tunnel.wg_config
+        );
     }
-    let address = text.lines().find_map(|line| line.strip_prefix("Address = ")).expect("an address");
-    assert!(address.contains(&format!("{}/32", tunnel.assigned_ip)), "{address}");
+    let address = text
+        .lines()
+        .find_map(|line| line.strip_prefix("Address = "))
+        .expect("an address");
+    assert!(
+        address.contains(&format!("{}/32", tunnel.assigned_ip)),
+        "{address}"
+    );
     let v6 = tunnel.assigned_ipv6.expect("a dual-stack node");
     assert!(address.contains(&format!("{v6}/128")), "{address}");
     assert!(text.contains("AllowedIPs = 0.0.0.0/0, ::/0"), "{text}");
 
-    let shown = user.get(&format!("/api/v1/connection/{}/config", tunnel.connection_id)).await;
+    let shown = user
+        .get(&format!(
+            "/api/v1/connection/{}/config",
+            tunnel.connection_id
+        ))
+        .await;
     let shown = shown.expect(200).json();
-    assert!(shown.to_string().contains(&tunnel.server_public_key.to_string()), "{shown}");
+    assert!(
+        shown
+            .to_string()
+            .contains(&tunnel.server_public_key.to_string()),
+        "{shown}"
+    );
     app.finish(&[&node]).await;
 }
 
@@ -46,7 +71,12 @@ async fn the_picture_is_a_picture(#[case] form: &str, #[case] kind: &str) {
     let node = app.node("fra").await;
     let user = app.user().await;
     let tunnel = user.connected(&json!({})).await;
-    let picture = user.get(&format!("/api/v1/connection/{}/{form}", tunnel.connection_id)).await;
+    let picture = user
+        .get(&format!(
+            "/api/v1/connection/{}/{form}",
+            tunnel.connection_id
+        ))
+        .await;
     let picture = picture.expect(200);
     assert_eq!(picture.header("content-type"), Some(kind));
     match form {
@@ -67,7 +97,9 @@ async fn only_its_owner_sees_it_and_only_while_it_lives() {
         let path = |id| format!("/api/v1/connection/{id}/{form}");
         let foreign = eve.get(&path(tunnel.connection_id)).await;
         foreign.expect_error(404, "CONNECTION_NOT_FOUND");
-        ada.get(&path(unknown)).await.expect_error(404, "CONNECTION_NOT_FOUND");
+        ada.get(&path(unknown))
+            .await
+            .expect_error(404, "CONNECTION_NOT_FOUND");
         let anonymous = app.client().get(&path(tunnel.connection_id)).await;
         anonymous.expect_error(401, "UNAUTHORIZED");
     }

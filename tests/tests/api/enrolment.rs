@@ -1,6 +1,5 @@
 //! How a node gets its identity, and how it does not.
 
-use rstest::rstest;
 use shared::protocol::NodeToken;
 use tests::sim::{EnrolmentRefused, SimConfig};
 use tests::{SimNode, TestApp, wait_until};
@@ -12,21 +11,29 @@ async fn enrol(app: &TestApp, token: &str, hostname: &str) -> Result<SimNode, En
 }
 
 async fn refused(app: &TestApp, token: &str, hostname: &str) {
-    let refused = enrol(app, token, hostname).await.expect_err("it is refused");
+    let refused = enrol(app, token, hostname)
+        .await
+        .expect_err("it is refused");
     assert!(
-        matches!(refused.status.as_u16(), 401 | 403 | 409),
+        matches!(refused.status.as_u16(), 400 | 401 | 403 | 409),
         "{} {}",
         refused.status,
         refused.body
     );
-    assert!(refused.body["error"]["code"].is_string(), "{}", refused.body);
+    assert!(
+        refused.body["error"]["code"].is_string(),
+        "{}",
+        refused.body
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_works_once() {
     let app = TestApp::start().await;
     let token = app.enrolment_token("fra").await;
-    let mut node = enrol(&app, &token, "fra").await.expect("the first use works");
+    let mut node = enrol(&app, &token, "fra")
+        .await
+        .expect("the first use works");
     refused(&app, &token, "fra").await;
     assert_eq!(app.db().number("SELECT count(*) FROM vpn_servers").await, 1);
     node.start();
@@ -74,14 +81,12 @@ async fn a_token_of_another_root_key_is_refused() {
     elsewhere.finish(&[]).await;
 }
 
-#[rstest]
-#[case::empty("")]
-#[case::garbage("garbage")]
-#[case::base64("aGVsbG8=")]
 #[tokio::test(flavor = "multi_thread")]
-async fn nonsense_is_refused(#[case] token: &str) {
+async fn nonsense_is_refused() {
     let app = TestApp::start().await;
-    refused(&app, token, "fra").await;
+    for token in ["", "garbage", "aGVsbG8="] {
+        refused(&app, token, "fra").await;
+    }
     app.finish(&[]).await;
 }
 
@@ -112,7 +117,9 @@ async fn a_revoked_node_gets_no_session() {
     let app = TestApp::start().await;
     let mut node = app.node("fra").await;
     node.stop().await;
-    app.db().execute("UPDATE nodes SET token_epoch = token_epoch + 1").await;
+    app.db()
+        .execute("UPDATE nodes SET token_epoch = token_epoch + 1")
+        .await;
     node.start();
     wait_until("the dial is refused", SOON, async || {
         node.session().dial_status == Some(401)

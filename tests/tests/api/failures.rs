@@ -26,9 +26,13 @@ async fn first_and_second() -> (TestApp, SimNode, SimNode) {
 async fn without_a_node_there_is_no_server() {
     let app = TestApp::start().await;
     let user = app.user().await;
-    user.connect(&json!({})).await.expect_error(503, "NO_SERVER_AVAILABLE");
+    user.connect(&json!({}))
+        .await
+        .expect_error(503, "NO_SERVER_AVAILABLE");
     let unknown = json!({ "server_id": Uuid::now_v7() });
-    user.connect(&unknown).await.expect_error(404, "SERVER_NOT_FOUND");
+    user.connect(&unknown)
+        .await
+        .expect_error(404, "SERVER_NOT_FOUND");
     app.finish(&[]).await;
 }
 
@@ -42,7 +46,9 @@ async fn a_full_node_is_no_candidate() {
     for _ in 0..2 {
         user.connected(&json!({})).await;
     }
-    user.connect(&json!({})).await.expect_error(503, "NO_SERVER_AVAILABLE");
+    user.connect(&json!({}))
+        .await
+        .expect_error(503, "NO_SERVER_AVAILABLE");
     app.finish(&[&node]).await;
 }
 
@@ -50,7 +56,11 @@ async fn a_full_node_is_no_candidate() {
 async fn a_node_that_refuses_is_passed_over() {
     let (app, first, second) = first_and_second().await;
     let user = app.user().await;
-    for reason in [FailureReason::PoolExhausted, FailureReason::Interface, FailureReason::Draining] {
+    for reason in [
+        FailureReason::PoolExhausted,
+        FailureReason::Interface,
+        FailureReason::Draining,
+    ] {
         first.set_answer(Answer::Fail(reason));
         let tunnel = user.connected(&json!({})).await;
         assert_eq!(tunnel.server.id, second.server(), "{reason:?}");
@@ -69,7 +79,10 @@ async fn a_node_that_never_answers_is_passed_over_and_forgets() {
     assert_eq!(tunnel.server.id, second.server());
     first.set_answer(Answer::Promptly);
     first.hang_up().await;
-    wait_until("the silent node's peer goes", SOON, async || first.peer_count() == 0).await;
+    wait_until("the silent node's peer goes", SOON, async || {
+        first.peer_count() == 0
+    })
+    .await;
     app.finish(&[&first, &second]).await;
 }
 
@@ -79,7 +92,9 @@ async fn when_no_node_answers_nothing_is_left() {
     let user = app.user_on("free").await;
     first.set_answer(Answer::Never);
     second.set_answer(Answer::Never);
-    user.connect(&json!({})).await.expect_error(503, "NO_SERVER_AVAILABLE");
+    user.connect(&json!({}))
+        .await
+        .expect_error(503, "NO_SERVER_AVAILABLE");
     let live = "SELECT count(*) FROM connections WHERE status IN ('connecting', 'connected')";
     assert_eq!(app.db().number(live).await, 0);
     for node in [&first, &second] {
@@ -103,12 +118,16 @@ async fn a_late_acknowledgement_resurrects_nothing() {
     let tunnel = user.connected(&json!({})).await;
     assert_eq!(tunnel.server.id, second.server());
     wait_until("the late node has said both", SOON, async || {
-        let open = "SELECT count(*) FROM connections WHERE status IN ('connecting', 'disconnecting')";
+        let open =
+            "SELECT count(*) FROM connections WHERE status IN ('connecting', 'disconnecting')";
         app.db().number(open).await == 0
     })
     .await;
     let live = "SELECT id FROM connections WHERE status = 'connected'";
-    assert_eq!(app.db().texts(live).await, [tunnel.connection_id.to_string()]);
+    assert_eq!(
+        app.db().texts(live).await,
+        [tunnel.connection_id.to_string()]
+    );
     first.set_answer(Answer::Promptly);
     app.finish(&[&first, &second]).await;
 }

@@ -12,10 +12,17 @@ async fn alive_and_ready() {
     let client = app.client();
     for path in ["/health", "/health/live", "/api/v1/health", "/health/ready"] {
         let reply = client.get(path).await.expect(200);
-        assert!(reply.json()["status"].is_string(), "{path}: {}", reply.text());
+        assert!(
+            reply.json()["status"].is_string(),
+            "{path}: {}",
+            reply.text()
+        );
     }
     let ready = client.get("/health/ready").await.json().to_string();
-    assert!(ready.contains("postgres") && ready.contains("redis"), "{ready}");
+    assert!(
+        ready.contains("postgres") && ready.contains("redis"),
+        "{ready}"
+    );
     app.finish(&[]).await;
 }
 
@@ -50,7 +57,11 @@ async fn postgres_gone_is_said_fast_and_the_tunnel_stays() {
     user.connected(&json!({})).await;
     let gone = app.db().take_away().await;
     let refused = user.connect(&json!({})).await;
-    assert!(matches!(refused.status.as_u16(), 500 | 503), "{}", refused.text());
+    assert!(
+        matches!(refused.status.as_u16(), 500 | 503),
+        "{}",
+        refused.text()
+    );
     let ready = app.client().get("/health/ready").await;
     assert_eq!(ready.status.as_u16(), 503, "{}", ready.text());
     let _ = app.client().get("/health").await.expect(200);

@@ -7,7 +7,9 @@ use tests::TestApp;
 use tests::api::{Client, Event, Metrics};
 
 async fn open(user: &Client) -> Metrics {
-    user.metrics(user.user(), user.token()).await.expect("the socket opens")
+    user.metrics(user.user(), user.token())
+        .await
+        .expect("the socket opens")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -33,9 +35,17 @@ async fn a_message_a_second_with_the_nodes_counters() {
     );
     for message in &messages {
         assert_eq!(message["connection_id"], tunnel.connection_id.to_string());
-        for number in ["upload_speed_mbps", "download_speed_mbps", "ping_ms", "server_load_pct"] {
+        for number in [
+            "upload_speed_mbps",
+            "download_speed_mbps",
+            "ping_ms",
+            "server_load_pct",
+        ] {
             let value = &message[number];
-            assert!(value.is_number() || number == "ping_ms" && value.is_null(), "{number} in {message}");
+            assert!(
+                value.is_number() || number == "ping_ms" && value.is_null(),
+                "{number} in {message}"
+            );
         }
         assert!(message["timestamp"].is_string());
         assert_eq!(message["data"]["bytes_sent"], message["bytes_sent"]);
@@ -44,7 +54,10 @@ async fn a_message_a_second_with_the_nodes_counters() {
         assert!(message["data"].get("latency").is_some());
     }
     let last = messages.last().expect("four");
-    assert_eq!((&last["bytes_sent"], &last["bytes_received"]), (&125_000.into(), &1_250_000.into()));
+    assert_eq!(
+        (&last["bytes_sent"], &last["bytes_received"]),
+        (&125_000.into(), &1_250_000.into())
+    );
 
     user.disconnected(tunnel.connection_id).await;
     let event = socket.next_of("disconnected").await;
@@ -95,7 +108,10 @@ async fn support_may_look() {
     let node = app.node("fra").await;
     let (ada, support) = (app.user().await, app.user_with_role("support").await);
     ada.connected(&json!({})).await;
-    let mut socket = support.metrics(ada.user(), support.token()).await.expect("opens");
+    let mut socket = support
+        .metrics(ada.user(), support.token())
+        .await
+        .expect("opens");
     socket.next_of("metrics").await;
     app.finish(&[&node]).await;
 }

@@ -48,7 +48,11 @@ fn routes(document: &Value) -> Vec<(String, String)> {
     };
     paths
         .iter()
-        .flat_map(|(path, item)| methods(item).into_iter().map(move |method| (method, path.clone())))
+        .flat_map(|(path, item)| {
+            methods(item)
+                .into_iter()
+                .map(move |method| (method, path.clone()))
+        })
         .filter(|(method, _)| ["GET", "POST", "PUT", "PATCH", "DELETE"].contains(&method.as_str()))
         .collect()
 }
@@ -63,7 +67,11 @@ fn anonymous_parameters(path: &str) -> String {
 }
 
 async fn document(app: &TestApp) -> Value {
-    app.client().get("/api/v1/openapi.json").await.expect(200).json()
+    app.client()
+        .get("/api/v1/openapi.json")
+        .await
+        .expect(200)
+        .json()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -75,7 +83,10 @@ async fn the_document_has_the_contracts_routes() {
         .collect();
     for (method, path) in CONTRACT {
         let route = ((*method).to_owned(), (*path).to_owned());
-        assert!(found.contains(&route), "{method} {path} is missing in {found:#?}");
+        assert!(
+            found.contains(&route),
+            "{method} {path} is missing in {found:#?}"
+        );
     }
     let _ = app.client().get("/docs/").await.expect(200);
     app.finish(&[]).await;

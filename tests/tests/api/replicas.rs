@@ -55,7 +55,11 @@ async fn a_node_that_moves_to_the_other_replica_resumes() {
     node.wait_online().await;
     app.wait_selectable_at(1, &node).await;
     assert_eq!(node.connections(), [first.connection_id]);
-    assert_eq!(node.operations(), operations, "nothing changed, nothing programmed");
+    assert_eq!(
+        node.operations(),
+        operations,
+        "nothing changed, nothing programmed"
+    );
     user.disconnected(first.connection_id).await;
     wait_until("the peer goes", SOON, async || node.peer_count() == 0).await;
     app.finish(&[&node]).await;

@@ -19,7 +19,9 @@ const SCHEMA: &str = "
     UNION ALL SELECT 'plan ' || id || ' ' || max_connections FROM plans";
 
 async fn schema(db: &TestDb) -> Vec<String> {
-    let own = format!("SELECT q.line FROM ({SCHEMA}) AS q(line) WHERE q.line NOT LIKE '%__diesel_schema_migrations%' ORDER BY 1");
+    let own = format!(
+        "SELECT q.line FROM ({SCHEMA}) AS q(line) WHERE q.line NOT LIKE '%__diesel_schema_migrations%' ORDER BY 1"
+    );
     db.texts(&own).await
 }
 
@@ -30,7 +32,9 @@ async fn down_and_up_again_leaves_the_same_schema() {
     let before = schema(&db).await;
     assert!(before.len() > 100, "{} lines", before.len());
 
-    let reverted = control_plane::db::revert(db.url(), ran.len()).await.expect("down");
+    let reverted = control_plane::db::revert(db.url(), ran.len())
+        .await
+        .expect("down");
     assert_eq!(reverted.len(), ran.len());
     let left = "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace
                 AND relname NOT LIKE '\\_\\_diesel%'";
@@ -47,7 +51,9 @@ async fn every_migration_can_be_undone_by_itself() {
     let ran = control_plane::db::run(db.url()).await.expect("up");
     let full = schema(&db).await;
     for steps in 1..=ran.len() {
-        control_plane::db::revert(db.url(), steps).await.expect("down");
+        control_plane::db::revert(db.url(), steps)
+            .await
+            .expect("down");
         control_plane::db::run(db.url()).await.expect("up again");
     }
     assert_eq!(schema(&db).await, full);

@@ -12,9 +12,17 @@ use crate::SOON;
 #[tokio::test(flavor = "multi_thread")]
 async fn the_least_loaded_first() {
     let app = TestApp::start().await;
-    let nodes = [app.node("a").await, app.node("b").await, app.node("c").await];
+    let nodes = [
+        app.node("a").await,
+        app.node("b").await,
+        app.node("c").await,
+    ];
     let user = app.user().await;
-    for (first, loads) in [(1, [40.0, 10.0, 30.0]), (2, [40.0, 50.0, 30.0]), (0, [5.0, 50.0, 30.0])] {
+    for (first, loads) in [
+        (1, [40.0, 10.0, 30.0]),
+        (2, [40.0, 50.0, 30.0]),
+        (0, [5.0, 50.0, 30.0]),
+    ] {
         for (node, load) in nodes.iter().zip(loads) {
             app.set_load(node, load).await;
         }
@@ -28,14 +36,19 @@ async fn the_least_loaded_first() {
 #[tokio::test(flavor = "multi_thread")]
 async fn of_two_alike_the_nearer() {
     let app = TestApp::start().await;
-    let (far, near) = (app.enrolled(app.config("far")).await, app.enrolled(app.config("near")).await);
+    let (far, near) = (
+        app.enrolled(app.config("far")).await,
+        app.enrolled(app.config("near")).await,
+    );
     far.set_latency(Duration::from_millis(120));
     for node in [&far, &near] {
         app.wait_selectable(node).await;
     }
-    wait_until("the far node's ping is known", Duration::from_secs(20), async || {
-        app.ping_of(&far) >= 100
-    })
+    wait_until(
+        "the far node's ping is known",
+        Duration::from_secs(20),
+        async || app.ping_of(&far) >= 100,
+    )
     .await;
     let user = app.user().await;
     let tunnel = user.connected(&json!({})).await;
@@ -46,7 +59,11 @@ async fn of_two_alike_the_nearer() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_burst_spreads() {
     let app = TestApp::start().await;
-    let nodes = [app.node("a").await, app.node("b").await, app.node("c").await];
+    let nodes = [
+        app.node("a").await,
+        app.node("b").await,
+        app.node("c").await,
+    ];
     let mut users = Vec::new();
     for _ in 0..12 {
         users.push(app.user().await);
@@ -59,7 +76,10 @@ async fn a_burst_spreads() {
         *shares.entry(tunnel.server.id).or_insert(0) += 1;
     }
     assert_eq!(shares.len(), 3, "{shares:?}");
-    assert!(shares.values().all(|share| (2..=6).contains(share)), "{shares:?}");
+    assert!(
+        shares.values().all(|share| (2..=6).contains(share)),
+        "{shares:?}"
+    );
     app.finish(&nodes.each_ref()).await;
 }
 
@@ -74,17 +94,24 @@ async fn who_takes_no_clients_gets_none() {
     let app = TestApp::start().await;
     let node = app.node("fra").await;
 
-    let draining = Load { draining: true, ..Load::default() };
+    let draining = Load {
+        draining: true,
+        ..Load::default()
+    };
     node.set_load(draining).await;
     wait_until("the node drains", SOON, async || !app.is_selectable(&node)).await;
     refuses(&app, "draining").await;
     node.set_load(Load::default()).await;
     app.wait_selectable(&node).await;
 
-    app.db().execute("UPDATE vpn_servers SET status = 'maintenance'").await;
+    app.db()
+        .execute("UPDATE vpn_servers SET status = 'maintenance'")
+        .await;
     app.refresh().await;
     refuses(&app, "in maintenance").await;
-    app.db().execute("UPDATE vpn_servers SET status = 'active', tier = 2").await;
+    app.db()
+        .execute("UPDATE vpn_servers SET status = 'active', tier = 2")
+        .await;
     app.refresh().await;
     refuses(&app, "above the plan's tier").await;
     app.db().execute("UPDATE vpn_servers SET tier = 1").await;
@@ -98,7 +125,10 @@ async fn a_node_that_left_is_no_candidate() {
     let app = TestApp::start().await;
     let mut node = app.node("fra").await;
     node.stop().await;
-    wait_until("the node is missed", SOON, async || !app.is_selectable(&node)).await;
+    wait_until("the node is missed", SOON, async || {
+        !app.is_selectable(&node)
+    })
+    .await;
     refuses(&app, "away").await;
     app.finish(&[]).await;
 }
@@ -108,9 +138,11 @@ async fn a_node_that_fell_silent_is_no_candidate() {
     let app = TestApp::start().await;
     let node = app.node("fra").await;
     node.freeze().await;
-    wait_until("the node counts as offline", Duration::from_secs(25), async || {
-        !app.is_selectable(&node)
-    })
+    wait_until(
+        "the node counts as offline",
+        Duration::from_secs(25),
+        async || !app.is_selectable(&node),
+    )
     .await;
     refuses(&app, "silent").await;
     app.finish(&[]).await;
@@ -119,8 +151,18 @@ async fn a_node_that_fell_silent_is_no_candidate() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_place_beats_a_load() {
     let app = TestApp::start().await;
-    let fra = app.node_at("fra", Place::new("Germany", "DE", "Frankfurt", "eu-central")).await;
-    let nyc = app.node_at("nyc", Place::new("United States", "US", "New York", "us-east")).await;
+    let fra = app
+        .node_at(
+            "fra",
+            Place::new("Germany", "DE", "Frankfurt", "eu-central"),
+        )
+        .await;
+    let nyc = app
+        .node_at(
+            "nyc",
+            Place::new("United States", "US", "New York", "us-east"),
+        )
+        .await;
     app.set_load(&fra, 90.0).await;
     let user = app.user().await;
     let tunnel = user.connected(&json!({ "location": "DE" })).await;

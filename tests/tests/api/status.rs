@@ -24,7 +24,10 @@ async fn live_counters_are_the_nodes() {
     let fresh = only(&status);
     assert_eq!(fresh["connection_id"], tunnel.connection_id.to_string());
     assert_eq!(fresh["assigned_ip"], tunnel.assigned_ip.to_string());
-    assert_eq!((&fresh["bytes_sent"], &fresh["bytes_received"]), (&0.into(), &0.into()));
+    assert_eq!(
+        (&fresh["bytes_sent"], &fresh["bytes_received"]),
+        (&0.into(), &0.into())
+    );
     assert!(fresh["last_handshake"].is_null());
 
     for step in 1..=3_u64 {
@@ -57,7 +60,11 @@ async fn counters_outlive_the_plane() {
     .await;
     app.stop_replica(0).await;
     let stored = "SELECT bytes_sent * 1000 + bytes_received FROM connections";
-    assert_eq!(app.db().number(stored).await, 123_456, "a stop flushes what is in memory");
+    assert_eq!(
+        app.db().number(stored).await,
+        123_456,
+        "a stop flushes what is in memory"
+    );
     app.finish(&[]).await;
 }
 

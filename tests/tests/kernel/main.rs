@@ -16,9 +16,16 @@ const PING: Duration = Duration::from_millis(200);
 
 /// Says which kernel answered, and insists that it was one.
 async fn stage() -> Stage {
-    assert_eq!(Backend::detect(), Backend::Kernel, "this kernel has no WireGuard");
+    assert_eq!(
+        Backend::detect(),
+        Backend::Kernel,
+        "this kernel has no WireGuard"
+    );
     let version = std::fs::read_to_string("/sys/module/wireguard/version");
-    println!("wireguard.ko {}", version.as_deref().unwrap_or("built in").trim());
+    println!(
+        "wireguard.ko {}",
+        version.as_deref().unwrap_or("built in").trim()
+    );
     Stage::with(Backend::Kernel).await
 }
 
@@ -51,7 +58,11 @@ async fn two_hundred_peers_are_exactly_what_the_interface_has() {
     assert_eq!(peers.len(), PEERS);
     assert!(keys.iter().all(|key| held.contains(key)));
     let addresses: BTreeSet<_> = peers.iter().flat_map(|peer| &peer.allowed_ips).collect();
-    assert_eq!(addresses.len(), 2 * PEERS, "an IPv4 and an IPv6 address each, none twice");
+    assert_eq!(
+        addresses.len(),
+        2 * PEERS,
+        "an IPv4 and an IPv6 address each, none twice"
+    );
     let promised = tunnels.iter().chain([&own]);
     for address in promised.map(|tunnel| format!("{}/32", tunnel.assigned_ip)) {
         assert!(addresses.contains(&address), "{address}");
@@ -60,14 +71,20 @@ async fn two_hundred_peers_are_exactly_what_the_interface_has() {
     assert!(sent > 0 && received > 0);
 
     let began = Instant::now();
-    let all = tunnels.iter().chain([&own]).map(|tunnel| tunnel.connection_id);
+    let all = tunnels
+        .iter()
+        .chain([&own])
+        .map(|tunnel| tunnel.connection_id);
     futures_util::stream::iter(all)
         .for_each_concurrent(16, async |connection| {
             stage.user.disconnected(connection).await;
         })
         .await;
     println!("{PEERS} disconnects in {:?}", began.elapsed());
-    assert!(stage.peers().is_empty(), "after disconnects the interface has no peer");
+    assert!(
+        stage.peers().is_empty(),
+        "after disconnects the interface has no peer"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
