@@ -188,7 +188,8 @@ impl fmt::Display for ApiError {
 
 impl StdError for ApiError {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.source.as_deref().map(|source| source as _)
+        let source: &(dyn StdError + 'static) = self.source.as_deref()?;
+        Some(source)
     }
 }
 
@@ -218,4 +219,54 @@ pub struct ErrorBody {
     pub details: Vec<Detail>,
     #[schema(example = "req_0190a0c8")]
     pub request_id: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn a_code_is_one_thing() {
+        let names: HashSet<_> = Code::ALL.iter().map(|code| code.as_str()).collect();
+        assert_eq!(names.len(), Code::ALL.len());
+        for code in Code::ALL {
+            let status = code.status();
+            assert!(
+                status.is_client_error() || status.is_server_error(),
+                "{code:?}"
+            );
+            let is_code = |c: char| c.is_ascii_uppercase() || c == '_';
+            assert!(code.as_str().chars().all(is_code), "{code:?}");
+        }
+    }
+
+    #[test]
+    fn the_inside_stays_inside() {
+        let error = ApiError::internal("the password of the database is hunter2");
+        let sent = serde_json::to_string(&error.envelope("req_1")).unwrap();
+        assert!(!sent.contains("hunter2"), "{sent}");
+        assert!(!error.to_string().contains("hunter2"));
+        assert!(
+            StdError::source(&error)
+                .unwrap()
+                .to_string()
+                .contains("hunter2")
+        );
+    }
+
+    #[test]
+    fn the_envelope_has_the_shape_of_the_contract() {
+        let error = ApiError::invalid("email", "Must be a valid email address");
+        assert_eq!(
+            serde_json::to_value(error.envelope("req_1")).unwrap(),
+            serde_json::json!({"error": {
+                "code": "INVALID_INPUT",
+                "message": "The provided input is invalid",
+                "details": [{"field": "email", "message": "Must be a valid email address"}],
+                "request_id": "req_1",
+            }}),
+        );
+    }
 }

@@ -16,7 +16,7 @@ use crate::app::AppState;
 use crate::error::{ApiError, Code};
 use crate::http::observe::{RequestSpan, measure};
 use crate::http::{docs, frame, host, input};
-use crate::{accounts, fleet, health};
+use crate::{accounts, fleet, health, tunnels};
 
 /// What the document names.
 fn documented(config: &mut ServiceConfig<'_>) {
@@ -24,7 +24,8 @@ fn documented(config: &mut ServiceConfig<'_>) {
         scope("/api/v1")
             .configure(health::routes)
             .configure(accounts::routes)
-            .configure(fleet::routes),
+            .configure(fleet::routes)
+            .configure(tunnels::routes),
     );
     fleet::node_routes(config);
 }
@@ -33,6 +34,7 @@ fn documented(config: &mut ServiceConfig<'_>) {
 fn aliases(config: &mut ServiceConfig<'_>) {
     health::routes(config);
     accounts::aliases(config);
+    tunnels::aliases(config);
 }
 
 /// One worker's application. The layers run from the last to the first.
@@ -52,9 +54,10 @@ pub fn app(
         .app_data(state.clone())
         .app_data(documentation.clone())
         .configure(input::configure)
+        // Before the scopes, which take every path below theirs.
+        .configure(docs::configure)
         .configure(|config| documented(&mut ServiceConfig::new(config)))
         .configure(|config| aliases(&mut ServiceConfig::new(config)))
-        .configure(docs::configure)
         .default_service(web::to(unmatched))
         .wrap(from_fn(ours))
         .wrap(from_fn(measure))
@@ -72,7 +75,7 @@ async fn ours(
         return Ok(next.call(request).await?.map_into_boxed_body());
     }
     let error = ApiError::invalid("Host", "This is not a host of this service");
-    Ok(request.into_response(HttpResponse::from_error(error)))
+    Ok(request.error_response(error))
 }
 
 /// What no route took: nothing is there, or it takes other methods.
@@ -168,3 +171,6 @@ fn names(item: &PathItem) -> Vec<&'static str> {
     .filter_map(|(name, operation)| operation.is_some().then_some(name))
     .collect()
 }
+
+#[cfg(test)]
+mod tests;

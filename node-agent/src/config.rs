@@ -340,7 +340,7 @@ mod tests {
     #[case(&["--public-endpoint", "2001:db8::1:51820"], "PUBLIC_ENDPOINT")]
     #[case(&["--plane", "vpn.example.com"], "PLANE_URL")]
     #[case(&["--plane-insecure", "perhaps"], "PLANE_INSECURE")]
-    #[case(&["--quarantine-seconds", "-1"], "QUARANTINE_SECONDS")]
+    #[case(&["--quarantine-seconds=-1"], "QUARANTINE_SECONDS")]
     fn a_wrong_value_is_named_with_its_variable(#[case] flags: &[&str], #[case] variable: &str) {
         let error = parse(flags).expect_err("refused");
         assert!(error.contains(variable), "{error}");

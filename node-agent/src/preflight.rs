@@ -286,7 +286,11 @@ async fn enrolment(config: &Config) -> Vec<Item> {
         let connected = matches!(session.state, LinkState::Connected { .. });
         let detail = format!("server {}, the agent runs", session.server_id);
         let item = match (&session.last_error, connected) {
-            (Some(error), false) => Item::warn(NAME, format!("{detail}: {error}"), mend),
+            (Some(error), false) => Item::warn(
+                NAME,
+                format!("{detail}, but: {error}"),
+                "look at its log; tunnels stay up meanwhile",
+            ),
             _ => Item::ok(NAME, detail),
         };
         return vec![item, token(session.token_expires_at, Utc::now())];

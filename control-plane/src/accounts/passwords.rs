@@ -22,7 +22,7 @@ const WAITING_PER_CORE: usize = 64;
 pub enum PasswordError {
     #[error("too many passwords are waiting to be hashed")]
     Busy,
-    #[error("hashing failed: {0}")]
+    #[error("hashing failed")]
     Hash(#[from] password_hash::Error),
     #[error("the hashing thread ended early")]
     Thread(#[from] JoinError),
@@ -35,6 +35,27 @@ impl From<PasswordError> for ApiError {
             _ => Self::internal(error),
         }
     }
+}
+
+/// A password that nobody should choose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum WeakPassword {
+    #[error("Must have 8 to 128 characters")]
+    Length,
+    #[error("Must not be the email address")]
+    IsEmail,
+}
+
+/// Whether a new account may have this password.
+pub fn check_new(password: &SecretString, email: &str) -> Result<(), WeakPassword> {
+    let password = password.expose_secret();
+    if !(8..=128).contains(&password.chars().count()) {
+        return Err(WeakPassword::Length);
+    }
+    if password.to_lowercase() == email.trim().to_lowercase() {
+        return Err(WeakPassword::IsEmail);
+    }
+    Ok(())
 }
 
 /// Hashes and verifies passwords.

@@ -34,7 +34,7 @@ pub enum RegistrationError {
     UnknownPlan,
     #[error(transparent)]
     Password(#[from] PasswordError),
-    #[error("no connection to Postgres: {0}")]
+    #[error("no connection to Postgres")]
     Pool(#[from] PoolError),
     #[error(transparent)]
     Database(#[from] diesel::result::Error),

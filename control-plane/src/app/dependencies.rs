@@ -6,9 +6,12 @@ use std::time::Duration;
 
 use bb8_redis::redis::cmd;
 use diesel_async::SimpleAsyncConnection;
+use secrecy::ExposeSecret;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::AppState;
+use crate::config::Config;
+use crate::db;
 
 /// How long a dependency may take to answer before it counts as down.
 const DEADLINE: Duration = Duration::from_secs(1);
@@ -22,6 +25,7 @@ pub struct DependencyError {
     reason: String,
 }
 
+/// Whether Postgres answers a request's connection.
 pub async fn ping_postgres(state: &AppState) -> Result<Duration, DependencyError> {
     timed("Postgres", async {
         let mut connection = state.db().get().await.map_err(|error| error.to_string())?;
@@ -33,6 +37,7 @@ pub async fn ping_postgres(state: &AppState) -> Result<Duration, DependencyError
     .await
 }
 
+/// Whether Redis answers a request's connection.
 pub async fn ping_redis(state: &AppState) -> Result<Duration, DependencyError> {
     timed("Redis", async {
         let mut connection = state
@@ -48,11 +53,21 @@ pub async fn ping_redis(state: &AppState) -> Result<Duration, DependencyError> {
     .await
 }
 
+/// Whether Postgres takes connections as the configuration says, or why not.
+pub async fn reach_postgres(config: &Config) -> Result<Duration, DependencyError> {
+    timed("Postgres", db::reach(config.database.url.expose_secret())).await
+}
+
+/// Whether Redis takes connections as the configuration says, or why not.
+pub async fn reach_redis(config: &Config) -> Result<Duration, DependencyError> {
+    timed("Redis", db::reach_redis(config.redis.url.expose_secret())).await
+}
+
 /// Waits until both answer, at most as long as the configuration allows.
-pub(super) async fn wait(state: &AppState) -> Result<(), DependencyError> {
-    let until = Instant::now() + state.config().app.start_timeout;
-    wait_for(until, || ping_postgres(state)).await?;
-    wait_for(until, || ping_redis(state)).await
+pub(super) async fn wait(config: &Config) -> Result<(), DependencyError> {
+    let until = Instant::now() + config.app.start_timeout;
+    wait_for(until, || reach_postgres(config)).await?;
+    wait_for(until, || reach_redis(config)).await
 }
 
 async fn wait_for<F>(until: Instant, ping: impl Fn() -> F) -> Result<(), DependencyError>
@@ -83,5 +98,51 @@ async fn timed<E: Display>(
         Ok(Ok(())) => Ok(start.elapsed()),
         Ok(Err(error)) => Err(failed(error.to_string())),
         Err(_) => Err(failed(format!("no answer within {DEADLINE:?}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    fn down() -> DependencyError {
+        DependencyError {
+            dependency: "Postgres",
+            reason: "connection refused".to_owned(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_dependency_that_comes_up_in_time_is_waited_for() {
+        let tries = Cell::new(0);
+        let ping = || {
+            tries.set(tries.get() + 1);
+            std::future::ready(if tries.get() < 3 {
+                Err(down())
+            } else {
+                Ok(Duration::ZERO)
+            })
+        };
+        let until = Instant::now() + Duration::from_secs(60);
+        assert_eq!(wait_for(until, ping).await, Ok(()));
+        assert_eq!(tries.get(), 3);
+    }
+
+    #[tokio::test]
+    async fn a_dependency_that_stays_away_is_given_up() {
+        let until = Instant::now() + FIRST_PAUSE / 2;
+        let result = wait_for(until, || std::future::ready(Err(down()))).await;
+        assert_eq!(result, Err(down()));
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_never_comes_counts_as_down() {
+        let result = timed("Redis", std::future::pending::<Result<(), String>>()).await;
+        assert_eq!(
+            result.unwrap_err().to_string(),
+            "Redis does not answer: no answer within 1s"
+        );
     }
 }

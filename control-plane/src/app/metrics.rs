@@ -21,7 +21,7 @@ const UPKEEP: Duration = Duration::from_secs(5);
 static RECORDER: Mutex<Option<PrometheusHandle>> = Mutex::new(None);
 
 #[derive(Debug, thiserror::Error)]
-#[error("the metrics recorder cannot be installed: {0}")]
+#[error("the metrics recorder cannot be installed")]
 pub struct MetricsError(#[from] BuildError);
 
 /// The process's recorder, installed at the first call.

@@ -6,6 +6,7 @@ mod serve;
 mod state;
 mod tls;
 
-pub use dependencies::{DependencyError, ping_postgres, ping_redis};
+pub use dependencies::{DependencyError, ping_postgres, ping_redis, reach_postgres, reach_redis};
 pub use serve::{Application, RunningApp, StartError};
 pub use state::{AppState, StateError};
+pub use tls::{TlsError, check as check_tls};

@@ -15,6 +15,7 @@ use super::{metrics, tls};
 use crate::config::Config;
 use crate::db::{self, MigrationError};
 use crate::router::{self, Documentation};
+use crate::tunnels;
 
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -28,7 +29,7 @@ pub enum StartError {
     PendingMigrations,
     #[error(transparent)]
     Tls(#[from] tls::TlsError),
-    #[error("cannot listen on {address} ({variables}): {source}")]
+    #[error("cannot listen on {address} ({variables})")]
     Listen {
         address: SocketAddr,
         variables: &'static str,
@@ -44,7 +45,7 @@ impl Application {
     /// Brings everything up. Needs a multi-thread runtime and rustls's provider installed.
     pub async fn start(config: Config) -> Result<RunningApp, StartError> {
         let state = web::Data::new(AppState::new(config)?);
-        dependencies::wait(&state).await?;
+        dependencies::wait(state.config()).await?;
         migrate(state.config()).await?;
         let (server, address) = api_server(&state)?;
         let (metrics_server, metrics_address) = metrics_server(&state)?;
@@ -170,4 +171,11 @@ async fn start_tasks(state: &web::Data<AppState>) {
         state.shutdown().clone(),
     ));
     state.fleet().start(tasks).await;
+    let counting = state.clone();
+    tasks.spawn(async move {
+        let stop = counting.shutdown().clone();
+        counting.live().run(counting.db(), stop).await;
+    });
+    let cleaning = state.clone();
+    tasks.spawn(async move { tunnels::clean_up(&cleaning).await });
 }

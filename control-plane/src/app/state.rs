@@ -40,11 +40,11 @@ pub struct AppState {
 
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
-    #[error("REDIS_URL cannot be used: {0}")]
+    #[error("REDIS_URL cannot be used")]
     Redis(#[from] redis::RedisError),
     #[error(transparent)]
     Passwords(#[from] PasswordError),
-    #[error("NODE_ROOT_KEY cannot be used: {0}")]
+    #[error("NODE_ROOT_KEY cannot be used")]
     Identity(#[from] IdentityError),
     #[error(transparent)]
     Metrics(#[from] metrics::MetricsError),

@@ -8,12 +8,17 @@ use crate::config::TlsFiles;
 
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    #[error("TLS_CERT_FILE cannot be read: {0}")]
+    #[error("TLS_CERT_FILE cannot be read")]
     Certificate(#[source] pem::Error),
-    #[error("TLS_KEY_FILE cannot be read: {0}")]
+    #[error("TLS_KEY_FILE cannot be read")]
     Key(#[source] pem::Error),
-    #[error("TLS_CERT_FILE and TLS_KEY_FILE cannot be used together: {0}")]
+    #[error("TLS_CERT_FILE and TLS_KEY_FILE cannot be used together")]
     Pair(#[from] rustls::Error),
+}
+
+/// Whether the files can be served with.
+pub fn check(files: &TlsFiles) -> Result<(), TlsError> {
+    load(files).map(drop)
 }
 
 /// TLS 1.2 and 1.3 with the given files.

@@ -263,7 +263,10 @@ fn is_placeholder(text: &str) -> bool {
     ];
     text == DEBUG_SECRET
         || words.iter().any(|word| text.contains(word))
-        || text.chars().all(|c| Some(c) == text.chars().next())
+        || text
+            .chars()
+            .next()
+            .is_some_and(|first| text.chars().all(|c| c == first))
 }
 
 fn parse_flag(text: &str) -> Option<bool> {

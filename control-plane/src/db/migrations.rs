@@ -10,7 +10,7 @@ const MIGRATIONS: EmbeddedMigrations = embed_migrations!("../migrations");
 /// Why the schema could not be brought where it shall be.
 #[derive(Debug, thiserror::Error)]
 pub enum MigrationError {
-    #[error("cannot reach Postgres: {0}")]
+    #[error("cannot reach Postgres")]
     Connect(#[from] diesel::ConnectionError),
     #[error("migration failed: {0}")]
     Migration(Box<dyn std::error::Error + Send + Sync>),

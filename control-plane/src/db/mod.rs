@@ -9,6 +9,6 @@ mod redis;
 mod statement;
 
 pub use migrations::{MigrationError, pending, revert, run};
-pub use pool::{Conn, Pool, PoolError, connect};
-pub use redis::{RedisPool, RedisPoolError, connect_redis};
+pub use pool::{Conn, Pool, PoolError, connect, reach};
+pub use redis::{RedisPool, RedisPoolError, connect_redis, reach_redis};
 pub use statement::{Statement, statement};

@@ -36,6 +36,11 @@ pub fn connect(url: &str, size: u32) -> Pool {
         .build_unchecked(AsyncDieselConnectionManager::new_with_config(url, config))
 }
 
+/// Whether Postgres can be reached. Tells the reason, which the pool keeps to itself.
+pub async fn reach(url: &str) -> ConnectionResult<()> {
+    establish(url).await.map(drop)
+}
+
 /// One connection outside the pool.
 pub(super) async fn establish(url: &str) -> ConnectionResult<AsyncPgConnection> {
     let config: tokio_postgres::Config = url.parse().map_err(|error: tokio_postgres::Error| {

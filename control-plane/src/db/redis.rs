@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bb8_redis::redis::{RedisError, RedisResult};
+use bb8_redis::redis::{Client, RedisError, RedisResult, cmd};
 use bb8_redis::{RedisConnectionManager, bb8};
 
 pub type RedisPool = bb8::Pool<RedisConnectionManager>;
@@ -20,4 +20,12 @@ pub fn connect_redis(url: &str, size: u32) -> RedisResult<RedisPool> {
         // A connection that died shows at its first use; a ping a checkout would double the round trips.
         .test_on_check_out(false)
         .build_unchecked(RedisConnectionManager::new(url)?))
+}
+
+/// Whether Redis can be reached. Tells the reason, which the pool keeps to itself.
+pub async fn reach_redis(url: &str) -> RedisResult<()> {
+    let mut connection = Client::open(url)?
+        .get_multiplexed_async_connection()
+        .await?;
+    cmd("PING").query_async(&mut connection).await
 }

@@ -103,7 +103,13 @@ impl Bus {
         };
         let mut connection = None;
         while let Some(Some((channel, notice))) = shutdown.run_until_cancelled(queue.recv()).await {
-            let sent = self.send(&mut connection, channel, &notice).await;
+            let was_open = connection.is_some();
+            let mut sent = self.send(&mut connection, channel, &notice).await;
+            if sent.is_err() && was_open {
+                // Redis may have been away and be back: an idle connection shows that only here.
+                connection = None;
+                sent = self.send(&mut connection, channel, &notice).await;
+            }
             self.publishing.store(sent.is_ok(), Ordering::Relaxed);
             if let Err(error) = sent {
                 connection = None;

@@ -35,6 +35,9 @@ pub struct EnrolmentTokenArgs {
     /// How long the token is good for, such as 90s, 10m or 24h
     #[arg(long, default_value = "10m", value_parser = parse_ttl)]
     pub ttl: Duration,
+    /// Where the host reaches this control plane; for the advice on stderr alone
+    #[arg(long, value_name = "URL", default_value = "https://PLANE")]
+    pub plane: String,
 }
 
 /// Stores a token, prints it to stdout, and to stderr what to run on the host.
@@ -42,7 +45,6 @@ pub async fn enrolment_token(
     args: EnrolmentTokenArgs,
     db: &Pool,
     identity: &Identity,
-    plane_url: &str,
 ) -> anyhow::Result<()> {
     let ttl = chrono::Duration::from_std(args.ttl).unwrap_or(chrono::Duration::MAX);
     ensure!(
@@ -50,6 +52,7 @@ pub async fn enrolment_token(
         "--ttl: at most {} hours",
         MAX_ENROLMENT_LIFE.num_hours()
     );
+    let plane = args.plane.clone();
     let place = place(args)?;
     let (id, expires_at) = (Uuid::now_v7(), Utc::now() + ttl);
     let enrolment = Enrolment {
@@ -61,10 +64,11 @@ pub async fn enrolment_token(
         .await
         .context("cannot store the token")?;
     let mut advice = std::io::stderr().lock();
-    writeln!(advice, "Run on {} before {expires_at:.0}:", place.hostname)?;
+    let end = expires_at.format("%Y-%m-%d %H:%M:%S UTC");
+    writeln!(advice, "Run on {} before {end}:", place.hostname)?;
     writeln!(
         advice,
-        "  node-agent enroll --plane {plane_url} --token {token}"
+        "  node-agent enroll --plane {plane} --token {token}"
     )?;
     writeln!(std::io::stdout().lock(), "{token}")?;
     Ok(())
@@ -142,6 +146,7 @@ mod tests {
             location: "eu-central".to_owned(),
             tier: 1,
             ttl: Duration::from_secs(600),
+            plane: String::new(),
         }
     }
 
@@ -158,7 +163,9 @@ mod tests {
         );
     }
 
-    const WRONG: &[(&str, fn(&mut EnrolmentTokenArgs))] = &[
+    type Spoil = fn(&mut EnrolmentTokenArgs);
+
+    const WRONG: &[(&str, Spoil)] = &[
         ("--hostname", |args| args.hostname = "no_host".to_owned()),
         ("--country-code", |args| {
             args.country_code = "DEU".to_owned()

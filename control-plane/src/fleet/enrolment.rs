@@ -238,7 +238,9 @@ mod tests {
         assert!(check_enrolment(&request()).is_ok());
     }
 
-    const FLAWED: &[(&str, fn(&mut EnrolRequest))] = &[
+    type Spoil = fn(&mut EnrolRequest);
+
+    const FLAWED: &[(&str, Spoil)] = &[
         ("hostname", |it| it.hostname = String::new()),
         ("hostname", |it| it.hostname = "under_score".to_owned()),
         ("hostname", |it| it.hostname = "-a.example".to_owned()),

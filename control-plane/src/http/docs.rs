@@ -21,6 +21,17 @@ const PAGE_POLICY: &str = "default-src 'self'; script-src 'self' 'unsafe-inline'
 
 const ERROR: &str = "Error";
 
+/// Who may call: the name that an operation's `security(…)` refers to, its format, its meaning.
+const TOKENS: [(&str, &str, &str); 3] = [
+    (
+        "bearer",
+        "JWT",
+        "A person's access token, from `POST /auth/login`",
+    ),
+    ("enrolment", "Biscuit", "Good for one enrolment of one host"),
+    ("node", "Biscuit", "A node's own token, from its enrolment"),
+];
+
 #[derive(utoipa::OpenApi)]
 #[openapi(
     info(
@@ -39,9 +50,12 @@ struct Shared;
 impl Modify for Shared {
     fn modify(&self, document: &mut OpenApi) {
         let components = document.components.get_or_insert_with(Components::new);
-        let mut bearer = Http::new(HttpAuthScheme::Bearer);
-        bearer.bearer_format = Some("JWT".to_owned());
-        components.add_security_scheme("bearer", SecurityScheme::Http(bearer));
+        for (name, format, description) in TOKENS {
+            let mut scheme = Http::new(HttpAuthScheme::Bearer);
+            scheme.bearer_format = Some(format.to_owned());
+            scheme.description = Some(description.to_owned());
+            components.add_security_scheme(name, SecurityScheme::Http(scheme));
+        }
         let codes: Vec<_> = Code::ALL.iter().map(|code| describe(*code)).collect();
         let error = ResponseBuilder::new()
             .description(format!("An error. The codes:\n\n{}", codes.join("\n")))

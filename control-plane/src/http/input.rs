@@ -190,3 +190,110 @@ fn sentence(text: &str) -> String {
         first.to_uppercase().chain(letters).collect()
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use actix_web::http::header;
+    use actix_web::test::TestRequest;
+    use rstest::rstest;
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Debug, Default, PartialEq, Deserialize, Validate)]
+    struct Place {
+        #[garde(inner(length(min = 2)))]
+        city: Option<String>,
+        #[garde(range(max = 3))]
+        #[serde(default)]
+        tier: u8,
+    }
+
+    fn refused(error: &ApiError) -> (&'static str, Vec<String>) {
+        let fields = error.envelope("").error.details.into_iter();
+        (
+            error.code().as_str(),
+            fields.map(|detail| detail.field).collect(),
+        )
+    }
+
+    async fn optional(request: TestRequest) -> Result<Place, ApiError> {
+        let (request, mut payload) = request.to_http_parts();
+        OptionalJson::<Place>::from_request(&request, &mut payload)
+            .await
+            .map(|OptionalJson(place)| place)
+    }
+
+    #[actix_web::test]
+    async fn a_body_may_be_left_out() {
+        assert_eq!(
+            optional(TestRequest::post()).await.unwrap(),
+            Place::default()
+        );
+        let empty = TestRequest::post().insert_header((header::CONTENT_LENGTH, 0));
+        assert_eq!(optional(empty).await.unwrap(), Place::default());
+        let typed = TestRequest::post().insert_header(header::ContentType::json());
+        assert_eq!(optional(typed).await.unwrap(), Place::default());
+    }
+
+    #[actix_web::test]
+    async fn a_body_that_is_there_is_held_to_the_rules() {
+        let json = |body: &'static str| {
+            TestRequest::post()
+                .insert_header(header::ContentType::json())
+                .set_payload(body)
+        };
+        let place = optional(json(r#"{"city":"Oslo"}"#)).await.unwrap();
+        assert_eq!(place.city.as_deref(), Some("Oslo"));
+        let error = optional(json(r#"{"city":"O","tier":4}"#))
+            .await
+            .unwrap_err();
+        assert_eq!(
+            refused(&error),
+            ("INVALID_INPUT", vec!["city".into(), "tier".into()])
+        );
+        let text = TestRequest::post()
+            .insert_header(header::ContentType::plaintext())
+            .insert_header((header::CONTENT_LENGTH, 2))
+            .set_payload("{}");
+        assert_eq!(
+            refused(&optional(text).await.unwrap_err()).0,
+            "UNSUPPORTED_MEDIA_TYPE"
+        );
+    }
+
+    #[rstest]
+    #[case("", Ok(0))]
+    #[case("?tier=2&city=Oslo", Ok(2))]
+    #[case("?tier=4", Err("tier"))]
+    #[case("?tier=x", Err("query"))]
+    #[case("?city=O", Err("city"))]
+    #[actix_web::test]
+    async fn a_query_is_held_to_the_rules(#[case] query: &str, #[case] tier: Result<u8, &str>) {
+        let request = TestRequest::get()
+            .uri(&format!("/{query}"))
+            .to_http_request();
+        let result = ValidQuery::<Place>::extract(&request).await;
+        match (result, tier) {
+            (Ok(ValidQuery(place)), Ok(tier)) => assert_eq!(place.tier, tier),
+            (Err(error), Err(field)) => assert_eq!(refused(&error).1, [field]),
+            (result, _) => panic!("{result:?}"),
+        }
+    }
+
+    #[actix_web::test]
+    async fn a_path_that_cannot_be_read_is_explained() {
+        let app = actix_web::App::new().configure(configure).route(
+            "/{id}",
+            web::get().to(async |id: web::Path<uuid::Uuid>| id.to_string()),
+        );
+        let service = actix_web::test::init_service(app).await;
+        let request = TestRequest::get().uri("/none").to_request();
+        let response = actix_web::test::call_service(&service, request).await;
+        let error = response.response().error().unwrap();
+        assert_eq!(
+            refused(error.as_error().unwrap()),
+            ("INVALID_INPUT", vec!["path".into()])
+        );
+    }
+}

@@ -82,7 +82,7 @@ fn table(status: &control::Status) -> Vec<(&'static str, String)> {
     let state = match session.state {
         LinkState::Connecting => "connecting".to_owned(),
         LinkState::Waiting => "waiting to dial again".to_owned(),
-        LinkState::Connected { session, since } => format!("connected since {since} ({session})"),
+        LinkState::Connected { id, since } => format!("connected since {since} ({id})"),
     };
     let desired = session
         .desired_revision

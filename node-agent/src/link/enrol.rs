@@ -103,12 +103,15 @@ pub fn client(tls: ClientConfig) -> Result<reqwest::Client, reqwest::Error> {
         .build()
 }
 
-/// The whole chain: the outermost text of an HTTP error says little.
+/// The whole chain: the outermost text of an HTTP error says little, and some repeat their source.
 pub fn causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {
-        text = format!("{text}: {error}");
+        let cause = error.to_string();
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
         source = error.source();
     }
     text

@@ -52,6 +52,7 @@ pub struct LinkConfig {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LinkStatus {
     pub server_id: ServerId,
+    #[serde(rename = "session")]
     pub state: LinkState,
     /// The newest revision that the plane has told of.
     pub desired_revision: Option<Revision>,
@@ -61,11 +62,11 @@ pub struct LinkStatus {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", tag = "name")]
+#[serde(rename_all = "snake_case", tag = "state")]
 pub enum LinkState {
     Connecting,
     Connected {
-        session: SessionId,
+        id: SessionId,
         since: DateTime<Utc>,
     },
     /// Until the next attempt.
@@ -138,7 +139,7 @@ impl Link {
         info!(event = "session_began", %session, revision = revision.0);
         let since = Utc::now();
         self.status.send_modify(|it| {
-            it.state = LinkState::Connected { session, since };
+            it.state = LinkState::Connected { id: session, since };
             it.last_error = None;
         });
         self.desires(revision);

@@ -11,6 +11,8 @@
 
 pub mod counters;
 pub mod enrolment;
+#[cfg(test)]
+mod fixtures;
 mod message;
 mod state_hash;
 

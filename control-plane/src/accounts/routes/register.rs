@@ -1,11 +1,12 @@
 use actix_web::{HttpResponse, post, web};
 use chrono::Utc;
 use garde::Validate;
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use serde::Deserialize;
 use utoipa::ToSchema;
 
 use super::views::UserView;
+use crate::accounts::passwords::check_new;
 use crate::accounts::registration::{self, FREE_PLAN, Registration};
 use crate::accounts::{Email, Role};
 use crate::app::AppState;
@@ -31,16 +32,7 @@ fn is_email(email: &str, (): &()) -> garde::Result {
 }
 
 fn is_password(email: &str) -> impl FnOnce(&SecretString, &()) -> garde::Result + '_ {
-    move |password, ()| {
-        let password = password.expose_secret();
-        if !(8..=128).contains(&password.chars().count()) {
-            return Err(garde::Error::new("Must have 8 to 128 characters"));
-        }
-        if password.to_lowercase() == email.trim().to_lowercase() {
-            return Err(garde::Error::new("Must not be the email address"));
-        }
-        Ok(())
-    }
+    move |password, ()| check_new(password, email).map_err(garde::Error::new)
 }
 
 /// Creates an account on the free plan.

@@ -35,6 +35,15 @@ pub(super) struct Close {
 }
 
 impl Close {
+    pub(super) const RESTARTING: Self = Self {
+        code: close::RESTARTING,
+        reason: "the plane is going away",
+    };
+    pub(super) const REPLACED: Self = Self {
+        code: close::REPLACED,
+        reason: "a newer session took over",
+    };
+
     pub(super) const fn bad_frame(reason: &'static str) -> Self {
         let code = close::BAD_FRAME;
         Self { code, reason }

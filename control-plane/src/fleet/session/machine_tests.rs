@@ -1,20 +1,17 @@
 //! The machine's tables.
 
 use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
 
+use chrono::DateTime;
 use rstest::rstest;
-use shared::ids::{ConnectionId, PeerId};
-use shared::protocol::{Addresses, Outcome, Peer, Timings};
+use shared::ids::{ConnectionId, PeerId, Revision, SessionId};
+use shared::protocol::*;
 use shared::wireguard::PublicKey;
 use uuid::Uuid;
 
 use super::machine::*;
-use super::*;
 use crate::fleet::desired::{Changes, Snapshot};
-use chrono::DateTime;
-use shared::ids::{Revision, SessionId};
-use shared::protocol::*;
-use std::time::{Duration, Instant};
 
 fn peer(number: u64) -> Peer {
     Peer {

@@ -4,12 +4,16 @@
 //! protocol, when a newer session takes the lease, or when this process stops; in no case does a
 //! tunnel end with it.
 
+mod greeting;
 mod liveness;
 mod machine;
 mod opening;
 mod registry;
 mod shell;
+mod wire;
 
+#[cfg(test)]
+mod machine_properties;
 #[cfg(test)]
 mod machine_tests;
 

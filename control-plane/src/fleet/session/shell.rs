@@ -5,30 +5,23 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use actix_ws::{AggregatedMessage, AggregatedMessageStream, CloseCode, CloseReason};
+use actix_ws::{AggregatedMessage, AggregatedMessageStream, ProtocolError};
 use chrono::Utc;
 use futures_util::future::LocalBoxFuture;
 use shared::ids::ServerId;
-use shared::protocol::{AgentMessage, Hello, Load, MAX_PEERS_PER_MESSAGE, PlaneMessage, close};
+use shared::protocol::{Load, MAX_PEERS_PER_MESSAGE, PlaneMessage, close};
 
+use super::greeting::{greet, leave, reject};
 use super::machine::{Batch, Close, Machine, Output};
-use super::opening::{self, Rejection};
-use super::registry::{Ending, Handle, Vitals};
+use super::registry::{Ending, Handle};
+use super::wire::{FAREWELL_PATIENCE, Wire};
 use crate::error::ApiError;
 use crate::fleet::Fleet;
 use crate::fleet::bus::{Channel, Notice};
 use crate::fleet::desired::{Acknowledged, Changes, Snapshot};
 use crate::fleet::identity::NodeIdentity;
-use crate::fleet::store;
 use crate::fleet::view::Live;
 use crate::fleet::waiters::{AnswerTimings, Answered};
-
-/// How long a node may take for its first message.
-const HELLO_PATIENCE: Duration = Duration::from_secs(5);
-/// How long one frame may wait for the node to read.
-const SEND_PATIENCE: Duration = Duration::from_secs(10);
-/// How long the farewell may take: giving back the lease, and waiting for the node's own close.
-const FAREWELL_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Runs one session to its end.
 pub(in crate::fleet) async fn run(
@@ -66,119 +59,6 @@ pub(in crate::fleet) async fn run(
     }
 }
 
-async fn greet(
-    fleet: &Fleet,
-    node: NodeIdentity,
-    frames: &mut AggregatedMessageStream,
-) -> Result<(Arc<Handle>, Machine), Rejection> {
-    let hello = fleet
-        .shutdown
-        .run_until_cancelled(tokio::time::timeout(HELLO_PATIENCE, hello(frames)))
-        .await
-        .ok_or(Rejection::Closed(RESTARTING))?
-        .map_err(|_| Rejection::Closed(Close::timed_out("no hello")))?
-        .map_err(Rejection::Closed)?;
-    let (lease, opened) = opening::open(fleet, node, &hello).await?;
-    let now = Instant::now();
-    let handle = Arc::new(Handle::new(
-        node.server,
-        lease.fence,
-        node.epoch,
-        Vitals {
-            last_heard: now,
-            load: 0.0,
-            ping: 0,
-            peers: 0,
-            pool_used: 0,
-            draining: hello.draining,
-            sent: opened.applied,
-            applied: opened.applied,
-            state_hash: opened.state_hash,
-        },
-    ));
-    let machine = Machine::open(opened, now);
-    if !fleet.sessions.enter(&handle) {
-        return Err(Rejection::Closed(REPLACED));
-    }
-    metrics::gauge!("fleet_sessions").increment(1);
-    if lease.profile_changed || fleet.view().get(node.server).is_none() {
-        fleet.refresh().await.unwrap_or_else(|error| {
-            tracing::warn!(%error, "fleet.view.refresh_failed");
-        });
-    }
-    fleet.with_live(node.server, |live| {
-        live.replica = Some(fleet.replica);
-        live.last_seen = Some(Utc::now());
-        live.draining = hello.draining;
-    });
-    fleet.announce_change();
-    tracing::info!(server = %node.server, agent = hello.agent_version, backend = hello.backend, "fleet.session.opened");
-    Ok((handle, machine))
-}
-
-const RESTARTING: Close = Close {
-    code: close::RESTARTING,
-    reason: "the plane is going away",
-};
-
-const REPLACED: Close = Close {
-    code: close::REPLACED,
-    reason: "a newer session took over",
-};
-
-/// The first message, which has to be a Hello.
-async fn hello(frames: &mut AggregatedMessageStream) -> Result<Hello, Close> {
-    loop {
-        return match frames.recv().await {
-            Some(Ok(AggregatedMessage::Ping(_) | AggregatedMessage::Pong(_))) => continue,
-            Some(Ok(AggregatedMessage::Text(text))) => match AgentMessage::decode(&text) {
-                Ok(AgentMessage::Hello(hello)) => Ok(hello),
-                _ => Err(bad_frame("the first message is no hello")),
-            },
-            Some(Ok(AggregatedMessage::Close(_))) | None => Err(Close::timed_out("gone")),
-            Some(Ok(AggregatedMessage::Binary(_)) | Err(_)) => {
-                Err(bad_frame("the first message is no hello"))
-            }
-        };
-    }
-}
-
-fn bad_frame(reason: &'static str) -> Close {
-    Close::bad_frame(reason)
-}
-
-async fn reject(server: ServerId, rejection: Rejection, wire: &mut Wire) -> Close {
-    match rejection {
-        Rejection::Refused(refused, close) => {
-            tracing::warn!(%server, reason = refused.message, "fleet.session.refused");
-            metrics::counter!("fleet_sessions_refused_total").increment(1);
-            // The close says it as well.
-            let _ = wire.text(&PlaneMessage::Refused(refused)).await;
-            close
-        }
-        Rejection::Closed(close) => close,
-        Rejection::Failed(error) => {
-            tracing::warn!(%server, %error, source = ?std::error::Error::source(&error), "fleet.session.failed");
-            Close::timed_out("the plane cannot open a session now")
-        }
-    }
-}
-
-/// Takes the session off the map: the node is offline at once, not after its last heartbeat ages.
-async fn leave(fleet: &Fleet, handle: &Handle) {
-    metrics::gauge!("fleet_sessions").decrement(1);
-    if !fleet.sessions.leave(handle) {
-        return;
-    }
-    fleet.with_live(handle.server, |live| live.replica = None);
-    let release = store::release_lease(&fleet.db, handle.server, handle.fence);
-    match tokio::time::timeout(FAREWELL_PATIENCE, release).await {
-        Ok(Ok(())) => fleet.announce_change(),
-        Ok(Err(error)) => tracing::warn!(%error, "fleet.session.release_failed"),
-        Err(_) => tracing::warn!("fleet.session.release_slow"),
-    }
-}
-
 enum Read {
     Changes(Changes),
     Snapshot(Snapshot),
@@ -209,10 +89,10 @@ impl Session<'_> {
             });
             let timeout = tokio::time::Instant::from_std(self.machine.timeout());
             tokio::select! {
-                () = self.fleet.shutdown.cancelled() => return Some(RESTARTING),
+                () = self.fleet.shutdown.cancelled() => return Some(Close::RESTARTING),
                 (woken, ending) = self.handle.called() => {
                     if ending == Some(Ending::Replaced) {
-                        return Some(REPLACED);
+                        return Some(Close::REPLACED);
                     }
                     if let Some(signalled) = woken {
                         self.machine.handle_wake(signalled, Instant::now());
@@ -233,7 +113,7 @@ impl Session<'_> {
 
     fn take(
         &mut self,
-        frame: Option<Result<AggregatedMessage, actix_ws::ProtocolError>>,
+        frame: Option<Result<AggregatedMessage, ProtocolError>>,
     ) -> ControlFlow<Option<Close>> {
         let now = Instant::now();
         self.handle.update(|vitals| vitals.last_heard = now);
@@ -244,10 +124,12 @@ impl Session<'_> {
                 self.machine.handle_ping(&payload, now);
             }
             Some(Ok(AggregatedMessage::Pong(payload))) => self.machine.handle_pong(&payload, now),
-            Some(Ok(AggregatedMessage::Close(_))) | None => return ControlFlow::Break(None),
+            Some(Ok(AggregatedMessage::Close(_)) | Err(ProtocolError::Io(_))) | None => {
+                return ControlFlow::Break(None);
+            }
             Some(Err(_)) => {
                 metrics::counter!("fleet_bad_frames_total").increment(1);
-                return ControlFlow::Break(Some(bad_frame("not a frame, or too large")));
+                return ControlFlow::Break(Some(Close::bad_frame("not a frame, or too large")));
             }
         }
         ControlFlow::Continue(())
@@ -389,45 +271,10 @@ impl Fleet {
         }
     }
 
-    fn with_live(&self, server: ServerId, change: impl FnOnce(&mut Live)) {
+    pub(super) fn with_live(&self, server: ServerId, change: impl FnOnce(&mut Live)) {
         if let Some(server) = self.view().get(server) {
             server.cell().change(change);
         }
-    }
-}
-
-/// The socket, with patience.
-struct Wire(actix_ws::Session);
-
-impl Wire {
-    async fn text(&mut self, message: &PlaneMessage) -> ControlFlow<Option<Close>> {
-        sent(self.0.text(message.encode())).await
-    }
-
-    async fn ping(&mut self, payload: &[u8]) -> ControlFlow<Option<Close>> {
-        sent(self.0.ping(payload)).await
-    }
-
-    async fn pong(&mut self, payload: &[u8]) -> ControlFlow<Option<Close>> {
-        sent(self.0.pong(payload)).await
-    }
-
-    async fn close(self, close: Close) {
-        let reason = CloseReason {
-            code: CloseCode::Other(close.code),
-            description: Some(close.reason.to_owned()),
-        };
-        let _ = tokio::time::timeout(FAREWELL_PATIENCE, self.0.close(Some(reason))).await;
-    }
-}
-
-async fn sent(
-    sending: impl Future<Output = Result<(), actix_ws::Closed>>,
-) -> ControlFlow<Option<Close>> {
-    match tokio::time::timeout(SEND_PATIENCE, sending).await {
-        Ok(Ok(())) => ControlFlow::Continue(()),
-        Ok(Err(actix_ws::Closed)) => ControlFlow::Break(None),
-        Err(_) => ControlFlow::Break(Some(Close::timed_out("the node does not read"))),
     }
 }
 

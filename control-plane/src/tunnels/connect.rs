@@ -1,0 +1,418 @@
+//! Connecting: entitlement, choice of server, the row, the node's word for it, the answer.
+//!
+//! Nothing is told to the client before the node acknowledged, and nothing stays behind when it does
+//! not: a connection that failed is ended, which also tells the node. The work runs in a task of its
+//! own, so that a client that hangs up in the middle cannot leave it half done.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use chrono::{DateTime, Utc};
+use diesel::result::{DatabaseErrorKind, Error};
+use shared::ids::{ConnectionId, UserId};
+use shared::protocol::Addresses;
+use shared::wireguard::{PrivateKey, PublicKey};
+use tokio::sync::oneshot;
+
+use super::decision::{Decision, Request, decide};
+use super::end::end;
+use super::model::{Connection, EndReason, ServerSummary, Status};
+use super::store::{self, Entitlement, NewConnection};
+use crate::app::AppState;
+use crate::error::{ApiError, Code};
+use crate::fleet::desired::NodeAnswer;
+use crate::fleet::selection::{Criteria, rank};
+use crate::fleet::{AnswerTimings, Answered, Server, Unanswered};
+
+/// Nodes asked for one connect.
+const MAX_CANDIDATES: usize = 3;
+/// How often a connect starts over because somebody took its key or place at the same moment.
+const MAX_ROUNDS: usize = 4;
+/// Places tried when several of a user's connects run at once.
+const MAX_PLACE_RETRIES: usize = 8;
+/// How often a connect looks after another request's, which is on its way already.
+const JOIN_POLL: Duration = Duration::from_millis(25);
+
+/// A connection that its client can use.
+#[derive(Debug)]
+pub(super) struct Established {
+    pub(super) connection: ConnectionId,
+    pub(super) server: ServerSummary,
+    pub(super) addresses: Addresses,
+    pub(super) public_key: PublicKey,
+    /// Only where the pair was made here. It is in this answer and nowhere else.
+    pub(super) private_key: Option<PrivateKey>,
+    pub(super) started_at: DateTime<Utc>,
+    pub(super) expires_at: Option<DateTime<Utc>>,
+    pub(super) spent: Spent,
+    /// Whether this request made it.
+    is_new: bool,
+}
+
+/// Where a connect's time went.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Spent {
+    pub(super) db: Duration,
+    pub(super) node: AnswerTimings,
+    pub(super) total: Duration,
+}
+
+/// Connects, or says why not. When the caller is gone before the answer is there, the connection
+/// ends again.
+pub(super) async fn connect(
+    state: Arc<AppState>,
+    user: UserId,
+    request: Request,
+) -> Result<Established, ApiError> {
+    let (answer, answered) = oneshot::channel();
+    let tasks = state.tasks().clone();
+    tasks.spawn(async move {
+        let attempt = Attempt {
+            state: &state,
+            user,
+            request: &request,
+            started: Instant::now(),
+        };
+        let Err(Ok(unwanted)) = answer.send(attempt.run().await) else {
+            return;
+        };
+        if unwanted.is_new
+            && let Err(error) = end(&state, unwanted.connection, EndReason::Abandoned, None).await
+        {
+            tracing::warn!(connection = %unwanted.connection, %error, "tunnels.abandon_failed");
+        }
+    });
+    answered
+        .await
+        .map_err(|_| ApiError::internal("a connect ended without an answer"))?
+}
+
+/// One request to connect.
+struct Attempt<'a> {
+    state: &'a AppState,
+    user: UserId,
+    request: &'a Request,
+    started: Instant,
+}
+
+/// Why a node did not become the connection's server.
+enum Refusal {
+    /// The next node may do better.
+    Node,
+    /// Somebody took the key, the place or the idempotency key meanwhile: look again.
+    Collision(Code),
+    Final(ApiError),
+}
+
+impl<E: Into<ApiError>> From<E> for Refusal {
+    fn from(error: E) -> Self {
+        Self::Final(error.into())
+    }
+}
+
+impl Attempt<'_> {
+    async fn run(&self) -> Result<Established, ApiError> {
+        let mut collision = Code::Conflict;
+        for _ in 0..MAX_ROUNDS {
+            let entitlement = self.entitlement().await?;
+            let decision = decide(self.request, &entitlement, |live| self.fits(live))?;
+            let (public_key, replaces) = match decision {
+                Decision::Existing(connection) => return self.join(connection).await,
+                Decision::Connect {
+                    public_key,
+                    replaces,
+                } => (public_key, replaces),
+            };
+            let keys = Keys::of(public_key);
+            match self.on_any_node(&entitlement, keys, replaces).await {
+                Ok(established) => return Ok(established),
+                Err(Refusal::Collision(code)) => collision = code,
+                Err(Refusal::Node) => return Err(Code::NoServerAvailable.into()),
+                Err(Refusal::Final(error)) => return Err(error),
+            }
+        }
+        Err(collision.into())
+    }
+
+    async fn entitlement(&self) -> Result<Entitlement, ApiError> {
+        let mut conn = self.state.db().get().await?;
+        let entitlement = store::entitlement(&mut conn, self.user, self.request.device).await?;
+        // The token outlived its account.
+        entitlement.ok_or_else(|| Code::Unauthorized.into())
+    }
+
+    /// Whether a live connection's server is what is asked for now.
+    fn fits(&self, live: &store::LiveConnection) -> bool {
+        let view = self.state.fleet().view();
+        let Some(server) = live.server.and_then(|server| view.get(server)) else {
+            return false;
+        };
+        match (self.request.server, &self.request.location) {
+            (Some(wanted), _) => wanted == server.id,
+            (None, location) => {
+                server.live().is_online(Utc::now())
+                    && location.as_deref().is_none_or(|place| server.is_at(place))
+            }
+        }
+    }
+
+    fn candidates(&self, tier: i16) -> Result<Vec<Arc<Server>>, ApiError> {
+        let view = self.state.fleet().view();
+        if let Some(wanted) = self.request.server {
+            let server = view.get(wanted).ok_or(Code::ServerNotFound)?;
+            if server.tier > tier {
+                return Err(Code::PlanRequired.into());
+            }
+        }
+        let criteria = Criteria {
+            server: self.request.server,
+            location: self.request.location.clone(),
+            tier,
+            ..Criteria::default()
+        };
+        let mut ranked = rank(&view, &criteria, Utc::now());
+        ranked.truncate(MAX_CANDIDATES);
+        Ok(ranked)
+    }
+
+    async fn on_any_node(
+        &self,
+        entitlement: &Entitlement,
+        keys: Keys,
+        replaces: Option<ConnectionId>,
+    ) -> Result<Established, Refusal> {
+        for server in self.candidates(entitlement.tier)? {
+            match self.on_node(&server, entitlement, &keys, replaces).await {
+                Ok(up) => {
+                    if let Some(old) = replaces {
+                        self.end_replaced(old).await;
+                    }
+                    return Ok(self.established(&server, entitlement, keys, up));
+                }
+                Err(Refusal::Node) => {
+                    metrics::counter!("tunnels_connect_refused_total").increment(1);
+                }
+                Err(refusal) => return Err(refusal),
+            }
+        }
+        Err(Refusal::Node)
+    }
+
+    /// Asks one node: the row first, then the node's word.
+    async fn on_node(
+        &self,
+        server: &Server,
+        entitlement: &Entitlement,
+        keys: &Keys,
+        replaces: Option<ConnectionId>,
+    ) -> Result<Up, Refusal> {
+        let connection = ConnectionId::generate();
+        let waiter = self.state.fleet().expect(connection)?;
+        let assignment = self.state.fleet().assign(server);
+        let stored_key = self.request.stored_key();
+        let new = NewConnection {
+            id: connection,
+            user: self.user,
+            server: server.id,
+            device: self.request.device,
+            public_key: keys.public,
+            idempotency_key: stored_key.as_deref(),
+            replaces,
+            expires_at: entitlement.ends_at,
+            max_connections: entitlement.max_connections,
+        };
+        let started_at = match self.insert(&new).await {
+            Ok(inserted) => inserted.started_at,
+            Err(refusal) => {
+                assignment.release();
+                return Err(refusal);
+            }
+        };
+        let db = self.started.elapsed();
+        self.state.fleet().signal(server.id, Some(connection));
+        let patience = self.state.config().vpn.connect_ack_timeout;
+        let up = |addresses, node| Up {
+            connection,
+            addresses,
+            started_at,
+            db,
+            node,
+        };
+        let refusal = match waiter.answer(patience).await {
+            Ok(Answered {
+                answer: NodeAnswer::Active(addresses),
+                timings,
+            }) => {
+                return Ok(up(addresses, timings));
+            }
+            Ok(Answered {
+                answer: NodeAnswer::Failed(_) | NodeAnswer::Removed,
+                ..
+            }) => Refusal::Node,
+            // The answer may have been stored and its message lost.
+            Err(unanswered) => match self.late_answer(connection).await? {
+                Some(addresses) => return Ok(up(addresses, AnswerTimings::default())),
+                None => self.give_up(connection, unanswered).await,
+            },
+        };
+        assignment.release();
+        Err(refusal)
+    }
+
+    async fn insert(&self, new: &NewConnection<'_>) -> Result<store::Inserted, Refusal> {
+        let mut conn = self.state.db().get().await?;
+        for _ in 0..MAX_PLACE_RETRIES {
+            match store::insert(&mut conn, new).await {
+                Ok(Some(inserted)) => return Ok(inserted),
+                Ok(None) => return Err(Refusal::Collision(Code::ConnectionLimit)),
+                Err(error) => match violated_index(&error) {
+                    Some("connections_user_slot") => {}
+                    Some("connections_live_key") => {
+                        return Err(Refusal::Collision(Code::KeyInUse));
+                    }
+                    Some("connections_idempotency") => {
+                        return Err(Refusal::Collision(Code::Conflict));
+                    }
+                    _ => return Err(error.into()),
+                },
+            }
+        }
+        Err(Refusal::Collision(Code::Conflict))
+    }
+
+    async fn late_answer(&self, connection: ConnectionId) -> Result<Option<Addresses>, ApiError> {
+        let row = self.row(connection).await?;
+        Ok(row
+            .filter(|row| row.status == Status::Connected)
+            .and_then(|row| row.addresses))
+    }
+
+    async fn give_up(&self, connection: ConnectionId, why: Unanswered) -> Refusal {
+        tracing::info!(%connection, reason = %why, "tunnels.connect_unanswered");
+        match end(self.state, connection, EndReason::NoAnswer, None).await {
+            Ok(true) if why == Unanswered::TimedOut => Refusal::Node,
+            Ok(true) => Refusal::Final(Code::Unavailable.into()),
+            Ok(false) => Refusal::Final(
+                ApiError::new(Code::Conflict)
+                    .with_message("The connection was ended while it was being made"),
+            ),
+            Err(error) => Refusal::Final(error),
+        }
+    }
+
+    /// Cleanup does it if this fails: the new connection is up, which is what counts.
+    async fn end_replaced(&self, old: ConnectionId) {
+        if let Err(error) = end(self.state, old, EndReason::Moved, None).await {
+            tracing::warn!(connection = %old, %error, "tunnels.move_unfinished");
+        }
+    }
+
+    /// Answers with a connection that is there, or waits for it where another request is making it.
+    async fn join(&self, connection: ConnectionId) -> Result<Established, ApiError> {
+        let deadline = Instant::now() + self.state.config().vpn.connect_ack_timeout;
+        loop {
+            let row = self.row(connection).await?;
+            let row = row
+                .filter(|row| row.status.is_live())
+                .ok_or(Code::NoServerAvailable)?;
+            if row.status == Status::Connected {
+                return self.joined(row);
+            }
+            if Instant::now() >= deadline {
+                return Err(Code::NoServerAvailable.into());
+            }
+            tokio::time::sleep(JOIN_POLL).await;
+        }
+    }
+
+    async fn row(&self, connection: ConnectionId) -> Result<Option<Connection>, ApiError> {
+        let mut conn = self.state.db().get().await?;
+        Ok(store::by_id(&mut conn, self.user, connection).await?)
+    }
+
+    fn joined(&self, row: Connection) -> Result<Established, ApiError> {
+        let (Some(server), Some(addresses)) = (row.server, row.addresses) else {
+            return Err(Code::NoServerAvailable.into());
+        };
+        Ok(Established {
+            connection: row.id,
+            server,
+            addresses,
+            public_key: row.public_key,
+            private_key: None,
+            started_at: row.started_at,
+            expires_at: row.expires_at,
+            spent: Spent {
+                db: self.started.elapsed(),
+                total: self.started.elapsed(),
+                ..Spent::default()
+            },
+            is_new: false,
+        })
+    }
+
+    fn established(
+        &self,
+        server: &Server,
+        entitlement: &Entitlement,
+        keys: Keys,
+        up: Up,
+    ) -> Established {
+        let total = self.started.elapsed();
+        metrics::histogram!("tunnels_connect_seconds").record(total.as_secs_f64());
+        Established {
+            connection: up.connection,
+            server: ServerSummary::from(server),
+            addresses: up.addresses,
+            public_key: keys.public,
+            private_key: keys.private,
+            started_at: up.started_at,
+            expires_at: entitlement.ends_at,
+            spent: Spent {
+                db: up.db,
+                node: up.node,
+                total,
+            },
+            is_new: true,
+        }
+    }
+}
+
+/// What a node acknowledged.
+struct Up {
+    connection: ConnectionId,
+    addresses: Addresses,
+    started_at: DateTime<Utc>,
+    db: Duration,
+    node: AnswerTimings,
+}
+
+/// The client's key, with its private half where it is made here.
+struct Keys {
+    public: PublicKey,
+    private: Option<PrivateKey>,
+}
+
+impl Keys {
+    fn of(public_key: Option<PublicKey>) -> Self {
+        if let Some(public) = public_key {
+            return Self {
+                public,
+                private: None,
+            };
+        }
+        let private = PrivateKey::generate();
+        Self {
+            public: private.public_key(),
+            private: Some(private),
+        }
+    }
+}
+
+/// The name of the unique index that a statement ran into.
+fn violated_index(error: &Error) -> Option<&str> {
+    match error {
+        Error::DatabaseError(DatabaseErrorKind::UniqueViolation, info) => info.constraint_name(),
+        _ => None,
+    }
+}

@@ -1,0 +1,319 @@
+//! What a connect request comes to, given what the person has. Pure.
+
+use sha2::{Digest, Sha256};
+use shared::ids::{ConnectionId, DeviceId, ServerId};
+use shared::wireguard::PublicKey;
+
+use super::store::{Entitlement, LiveConnection};
+use crate::error::{ApiError, Code};
+
+/// What the caller of a connect asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Request {
+    pub(super) server: Option<ServerId>,
+    pub(super) public_key: Option<PublicKey>,
+    pub(super) device: Option<DeviceId>,
+    pub(super) location: Option<String>,
+    pub(super) idempotency_key: Option<String>,
+}
+
+/// What to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Decision {
+    /// The connection is there already, or on its way.
+    Existing(ConnectionId),
+    Connect {
+        /// None: make a pair.
+        public_key: Option<PublicKey>,
+        /// The connection that ends once the new one is acknowledged.
+        replaces: Option<ConnectionId>,
+    },
+}
+
+/// `fits` says whether a live connection's server is what the request asks for.
+pub(super) fn decide(
+    request: &Request,
+    entitlement: &Entitlement,
+    fits: impl Fn(&LiveConnection) -> bool,
+) -> Result<Decision, ApiError> {
+    if !entitlement.is_active {
+        return Err(Code::AccountSuspended.into());
+    }
+    let public_key = effective_key(request, entitlement)?;
+    let repeated = repeated(request, entitlement)?;
+    let replaces = match (public_key, repeated) {
+        (Some(_), Some(live)) => return Ok(Decision::Existing(live.id)),
+        // Its private key is not known here any more, so that the answer cannot be repeated.
+        (None, Some(live)) => Some(live),
+        (Some(key), None) => {
+            let mut same = same_key(entitlement, key);
+            if let Some(live) = same.clone().find(|live| fits(live)) {
+                return Ok(Decision::Existing(live.id));
+            }
+            same.next()
+        }
+        (None, None) => None,
+    };
+    let places = entitlement.live.iter().filter(|live| live.holds_place);
+    let limit = usize::try_from(entitlement.max_connections).unwrap_or(0);
+    if replaces.is_none() && places.count() >= limit {
+        return Err(Code::ConnectionLimit.into());
+    }
+    Ok(Decision::Connect {
+        public_key,
+        replaces: replaces.map(|live| live.id),
+    })
+}
+
+/// The key of the request or of its device.
+fn effective_key(
+    request: &Request,
+    entitlement: &Entitlement,
+) -> Result<Option<PublicKey>, ApiError> {
+    if request.device.is_none() {
+        return Ok(request.public_key);
+    }
+    let device_key = entitlement.device_key.ok_or(Code::DeviceNotFound)?;
+    match request.public_key {
+        Some(key) if key != device_key => Err(ApiError::invalid(
+            "client_public_key",
+            "Is not the key of this device",
+        )),
+        _ => Ok(Some(device_key)),
+    }
+}
+
+/// The live connection that this very request made before.
+fn repeated<'a>(
+    request: &Request,
+    entitlement: &'a Entitlement,
+) -> Result<Option<&'a LiveConnection>, ApiError> {
+    let (Some(key), Some(stored)) = (&request.idempotency_key, request.stored_key()) else {
+        return Ok(None);
+    };
+    let holder = entitlement.live.iter().find(|live| {
+        let theirs = live.idempotency_key.as_deref();
+        theirs
+            .and_then(|theirs| theirs.split_once(':'))
+            .map(|(_, key)| key)
+            == Some(key)
+    });
+    match holder {
+        Some(live) if live.idempotency_key.as_ref() != Some(&stored) => {
+            Err(ApiError::new(Code::Conflict)
+                .with_message("This Idempotency-Key was used with a different request"))
+        }
+        holder => Ok(holder),
+    }
+}
+
+/// The live connections with this key, the newest first.
+fn same_key(
+    entitlement: &Entitlement,
+    key: PublicKey,
+) -> impl Iterator<Item = &LiveConnection> + Clone {
+    let mut same: Vec<_> = entitlement
+        .live
+        .iter()
+        .filter(|live| live.public_key == key)
+        .collect();
+    same.sort_by_key(|live| std::cmp::Reverse(live.id));
+    same.into_iter()
+}
+
+impl Request {
+    /// The idempotency key as it is stored: behind a fingerprint of what was asked for, so that the
+    /// same key with another request is noticed.
+    pub(super) fn stored_key(&self) -> Option<String> {
+        let key = self.idempotency_key.as_ref()?;
+        let asked = format!(
+            "{:?} {:?} {:?} {:?}",
+            self.server, self.public_key, self.device, self.location
+        );
+        let fingerprint = Sha256::digest(asked.as_bytes());
+        let fingerprint = fingerprint.get(..8).unwrap_or_default();
+        Some(format!("{}:{key}", hex::encode(fingerprint)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tunnels::model::Status;
+
+    const KEY: PublicKey = PublicKey::from_bytes([1; 32]);
+    const OTHER_KEY: PublicKey = PublicKey::from_bytes([2; 32]);
+
+    fn live(public_key: PublicKey) -> LiveConnection {
+        LiveConnection {
+            id: ConnectionId::generate(),
+            server: Some(ServerId::generate()),
+            status: Status::Connected,
+            public_key,
+            idempotency_key: None,
+            holds_place: true,
+        }
+    }
+
+    fn entitlement(max_connections: i32, live: Vec<LiveConnection>) -> Entitlement {
+        Entitlement {
+            is_active: true,
+            max_connections,
+            tier: 0,
+            ends_at: None,
+            device_key: None,
+            live,
+        }
+    }
+
+    fn with_key(public_key: PublicKey) -> Request {
+        Request {
+            public_key: Some(public_key),
+            ..Request::default()
+        }
+    }
+
+    fn code(result: Result<Decision, ApiError>) -> Code {
+        result.expect_err("refused").code()
+    }
+
+    #[test]
+    fn a_suspended_account_gets_nothing() {
+        let entitlement = Entitlement {
+            is_active: false,
+            ..entitlement(1, vec![])
+        };
+        let refused = decide(&Request::default(), &entitlement, |_| true);
+        assert_eq!(code(refused), Code::AccountSuspended);
+    }
+
+    #[test]
+    fn without_a_key_a_pair_is_made() {
+        let decision = decide(&Request::default(), &entitlement(1, vec![]), |_| true);
+        assert_eq!(
+            decision.expect("allowed"),
+            Decision::Connect {
+                public_key: None,
+                replaces: None
+            }
+        );
+    }
+
+    #[test]
+    fn the_plan_limits_connections() {
+        let full = entitlement(1, vec![live(OTHER_KEY)]);
+        assert_eq!(
+            code(decide(&with_key(KEY), &full, |_| true)),
+            Code::ConnectionLimit
+        );
+        let moving = LiveConnection {
+            holds_place: false,
+            ..live(OTHER_KEY)
+        };
+        let free = entitlement(1, vec![moving]);
+        assert!(decide(&with_key(KEY), &free, |_| true).is_ok());
+    }
+
+    #[test]
+    fn the_same_key_finds_its_connection_or_moves_it() {
+        let mine = live(KEY);
+        let full = entitlement(1, vec![mine.clone()]);
+        let there = decide(&with_key(KEY), &full, |_| true).expect("allowed");
+        assert_eq!(there, Decision::Existing(mine.id));
+        let moved = decide(&with_key(KEY), &full, |_| false).expect("allowed");
+        assert_eq!(
+            moved,
+            Decision::Connect {
+                public_key: Some(KEY),
+                replaces: Some(mine.id)
+            }
+        );
+    }
+
+    #[test]
+    fn in_the_middle_of_a_move_the_newer_one_counts() {
+        let old = LiveConnection {
+            holds_place: false,
+            ..live(KEY)
+        };
+        let new = live(KEY);
+        let both = entitlement(1, vec![old, new.clone()]);
+        let decision = decide(&with_key(KEY), &both, |_| false).expect("allowed");
+        assert_eq!(
+            decision,
+            Decision::Connect {
+                public_key: Some(KEY),
+                replaces: Some(new.id)
+            }
+        );
+    }
+
+    #[test]
+    fn a_device_brings_its_key() {
+        let request = Request {
+            device: Some(DeviceId::generate()),
+            ..Request::default()
+        };
+        let unknown = entitlement(1, vec![]);
+        assert_eq!(
+            code(decide(&request, &unknown, |_| true)),
+            Code::DeviceNotFound
+        );
+
+        let known = Entitlement {
+            device_key: Some(KEY),
+            ..unknown
+        };
+        assert_eq!(
+            decide(&request, &known, |_| true).expect("allowed"),
+            Decision::Connect {
+                public_key: Some(KEY),
+                replaces: None
+            }
+        );
+        let mismatch = Request {
+            public_key: Some(OTHER_KEY),
+            ..request
+        };
+        assert_eq!(
+            code(decide(&mismatch, &known, |_| true)),
+            Code::InvalidInput
+        );
+    }
+
+    #[test]
+    fn an_idempotency_key_repeats_or_replaces_or_conflicts() {
+        let idempotent = |request: Request| Request {
+            idempotency_key: Some("a:b".to_owned()),
+            ..request
+        };
+        let made_by = |request: &Request, key| LiveConnection {
+            idempotency_key: request.stored_key(),
+            ..live(key)
+        };
+        let (ours, theirs) = (idempotent(with_key(KEY)), idempotent(Request::default()));
+
+        let repeated = made_by(&ours, KEY);
+        let full = entitlement(1, vec![repeated.clone()]);
+        assert_eq!(
+            decide(&ours, &full, |_| false).expect("allowed"),
+            Decision::Existing(repeated.id)
+        );
+        assert_eq!(code(decide(&theirs, &full, |_| true)), Code::Conflict);
+
+        let unrepeatable = made_by(&theirs, OTHER_KEY);
+        let full = entitlement(1, vec![unrepeatable.clone()]);
+        assert_eq!(
+            decide(&theirs, &full, |_| true).expect("allowed"),
+            Decision::Connect {
+                public_key: None,
+                replaces: Some(unrepeatable.id)
+            }
+        );
+        let elsewhere = Request {
+            location: Some("us-east".to_owned()),
+            ..theirs
+        };
+        assert_eq!(code(decide(&elsewhere, &full, |_| true)), Code::Conflict);
+    }
+}

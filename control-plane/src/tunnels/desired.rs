@@ -1,0 +1,145 @@
+//! What a node's peers shall be, for its session, and what becomes of the node's answers.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use diesel::result::{DatabaseErrorKind, Error};
+use shared::ids::{Revision, ServerId};
+use shared::protocol::{Change, FailureReason, Outcome, PeerResult, StateHash};
+
+use super::model::EndReason;
+use super::store::{self, Acked};
+use crate::db::{Conn, Pool};
+use crate::error::{ApiError, Code};
+use crate::fleet::desired::{Acknowledged, Changes, DesiredState, Fence, NodeAnswer, Snapshot};
+use crate::usage::Live;
+
+/// The log of desired peers that the connections are.
+#[derive(Debug, Clone)]
+pub struct NodeLog {
+    db: Pool,
+    live: Arc<Live>,
+}
+
+impl NodeLog {
+    #[must_use]
+    pub const fn new(db: Pool, live: Arc<Live>) -> Self {
+        Self { db, live }
+    }
+
+    /// Stores the answers one by one, after one of them broke the statement for all: an address
+    /// that another live connection has. That connection ends; the node is told to forget it.
+    async fn acknowledge_each(
+        &self,
+        conn: &mut Conn<'_>,
+        server: ServerId,
+        fence: Fence,
+        results: &[PeerResult],
+    ) -> Result<Vec<Acked>, ApiError> {
+        let mut acked = Vec::new();
+        for result in results {
+            let one = std::slice::from_ref(result);
+            match store::acknowledge(conn, server, fence, one).await {
+                Ok(rows) => acked.extend(rows),
+                Err(error) if is_unique_violation(&error) => {
+                    tracing::error!(%server, peer = %result.peer, "tunnels.address_conflict");
+                    store::end_peer(conn, server, result.peer, EndReason::AddressConflict).await?;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(acked)
+    }
+}
+
+#[async_trait]
+impl DesiredState for NodeLog {
+    async fn revision(&self, server: ServerId) -> Result<Revision, ApiError> {
+        let revision = store::revision(&mut *self.db.get().await?, server).await?;
+        Ok(revision.ok_or(Code::ServerNotFound)?)
+    }
+
+    async fn state_hash(&self, server: ServerId, at: Revision) -> Result<StateHash, ApiError> {
+        Ok(store::fingerprint(&mut *self.db.get().await?, server, at).await?)
+    }
+
+    async fn snapshot(&self, server: ServerId) -> Result<Snapshot, ApiError> {
+        let snapshot = store::snapshot(&mut *self.db.get().await?, server).await?;
+        Ok(snapshot.ok_or(Code::ServerNotFound)?)
+    }
+
+    async fn changes(
+        &self,
+        server: ServerId,
+        after: Revision,
+        limit: usize,
+    ) -> Result<Changes, ApiError> {
+        let changes = store::changes(&mut *self.db.get().await?, server, after, limit).await?;
+        Ok(changes.ok_or(Code::ServerNotFound)?)
+    }
+
+    async fn unacknowledged(
+        &self,
+        server: ServerId,
+        up_to: Revision,
+    ) -> Result<Vec<Change>, ApiError> {
+        Ok(store::unacknowledged(&mut *self.db.get().await?, server, up_to).await?)
+    }
+
+    async fn acknowledge(
+        &self,
+        server: ServerId,
+        fence: Fence,
+        results: &[PeerResult],
+    ) -> Result<Vec<Acknowledged>, ApiError> {
+        if results.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut conn = self.db.get().await?;
+        let acked = match store::acknowledge(&mut conn, server, fence, results).await {
+            Ok(acked) => acked,
+            Err(error) if is_unique_violation(&error) => {
+                self.acknowledge_each(&mut conn, server, fence, results)
+                    .await?
+            }
+            Err(error) => return Err(error.into()),
+        };
+        drop(conn);
+        Ok(self.tell(server, results, &acked))
+    }
+}
+
+impl NodeLog {
+    fn tell(&self, server: ServerId, results: &[PeerResult], acked: &[Acked]) -> Vec<Acknowledged> {
+        let outcomes: HashMap<_, _> = results
+            .iter()
+            .map(|result| (result.peer, &result.outcome))
+            .collect();
+        let mut told = Vec::with_capacity(acked.len());
+        for row in acked {
+            self.live.changed(row.user());
+            let answer = match outcomes.get(&row.peer()) {
+                Some(Outcome::Active { addresses }) => NodeAnswer::Active(*addresses),
+                Some(Outcome::Removed { .. }) => {
+                    self.live.forget(server, row.peer());
+                    NodeAnswer::Removed
+                }
+                Some(Outcome::Failed { reason }) => NodeAnswer::Failed(*reason),
+                Some(Outcome::Unknown) | None => NodeAnswer::Failed(FailureReason::Unknown),
+            };
+            told.push(Acknowledged {
+                connection: row.connection(),
+                answer,
+            });
+        }
+        told
+    }
+}
+
+fn is_unique_violation(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::DatabaseError(DatabaseErrorKind::UniqueViolation, _)
+    )
+}

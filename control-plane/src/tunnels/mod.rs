@@ -1,0 +1,26 @@
+//! Tunnels: connecting, disconnecting, and what each node's peers shall be.
+//!
+//! - The rows of `connections` are the desired state of the nodes, ordered by revision. Nothing is
+//!   pushed that is not committed, and what is committed is pushed sooner or later.
+//! - A client is answered only after its node acknowledged the peer. A connect that fails leaves
+//!   nothing behind: not a place of the plan, not a key, and in the end not a peer.
+//! - The plan's number of connections holds whatever runs at once: each occupies a numbered place
+//!   under a unique index.
+//! - A connection's status only moves forward. A late acknowledgement brings nothing back.
+//! - A client's private key is never stored, and leaves only inside the answer that made it.
+
+mod cleanup;
+mod client_config;
+mod connect;
+mod decision;
+mod desired;
+mod disconnect;
+mod end;
+mod model;
+mod qr;
+mod routes;
+mod store;
+
+pub use cleanup::run as clean_up;
+pub use desired::NodeLog;
+pub use routes::{aliases, routes};

@@ -1,0 +1,146 @@
+//! A connection's configuration in the forms that clients import. The private key is not in them:
+//! only the client has it.
+
+use actix_web::http::header::{ContentDisposition, ContentType, DispositionParam, DispositionType};
+use actix_web::{HttpResponse, get, web};
+use serde::Serialize;
+use shared::ids::ConnectionId;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::input::connection_in_path;
+use crate::app::AppState;
+use crate::error::{ApiError, Code, ErrorEnvelope};
+use crate::http::CurrentUser;
+use crate::tunnels::client_config::ClientConfig;
+use crate::tunnels::{qr, store};
+
+#[derive(Serialize, ToSchema)]
+struct ConfigView {
+    connection_id: Uuid,
+    /// What `wg-quick` takes, once the private key is put where the comment says.
+    wg_config: String,
+}
+
+/// The configuration of a live connection.
+#[utoipa::path(
+    tag = "connections",
+    security(("bearer" = [])),
+    params(("connection_id" = String, Path, format = Uuid)),
+    responses(
+        (status = 200, description = "The configuration without the private key", body = ConfigView),
+        (status = 404, description = "CONNECTION_NOT_FOUND", body = ErrorEnvelope),
+    ),
+)]
+#[get("/connection/{connection_id}/config")]
+pub(super) async fn config_text(
+    state: web::Data<AppState>,
+    user: CurrentUser,
+    path: web::Path<String>,
+) -> Result<HttpResponse, ApiError> {
+    let (connection, wg_config) = rendered(&state, &user, &path).await?;
+    Ok(HttpResponse::Ok().json(ConfigView {
+        connection_id: connection.0,
+        wg_config,
+    }))
+}
+
+/// The configuration of a live connection as a file.
+#[utoipa::path(
+    tag = "connections",
+    security(("bearer" = [])),
+    params(("connection_id" = String, Path, format = Uuid)),
+    responses(
+        (status = 200, description = "The configuration without the private key", body = String, content_type = "text/plain"),
+        (status = 404, description = "CONNECTION_NOT_FOUND", body = ErrorEnvelope),
+    ),
+)]
+#[get("/connection/{connection_id}/config.conf")]
+pub(super) async fn config_file(
+    state: web::Data<AppState>,
+    user: CurrentUser,
+    path: web::Path<String>,
+) -> Result<HttpResponse, ApiError> {
+    let (_, text) = rendered(&state, &user, &path).await?;
+    // wg-quick makes the interface's name of the file's, of at most 15 characters.
+    let file = DispositionParam::Filename("prime-vpn.conf".to_owned());
+    Ok(HttpResponse::Ok()
+        .insert_header(ContentType::plaintext())
+        .insert_header(ContentDisposition {
+            disposition: DispositionType::Attachment,
+            parameters: vec![file],
+        })
+        .body(text))
+}
+
+/// The configuration of a live connection as a QR code.
+#[utoipa::path(
+    tag = "connections",
+    security(("bearer" = [])),
+    params(("connection_id" = String, Path, format = Uuid)),
+    responses(
+        (status = 200, description = "A picture", body = String, content_type = "image/svg+xml"),
+        (status = 404, description = "CONNECTION_NOT_FOUND", body = ErrorEnvelope),
+    ),
+)]
+#[get("/connection/{connection_id}/qr.svg")]
+pub(super) async fn qr_svg(
+    state: web::Data<AppState>,
+    user: CurrentUser,
+    path: web::Path<String>,
+) -> Result<HttpResponse, ApiError> {
+    let (_, text) = rendered(&state, &user, &path).await?;
+    let picture = qr::as_svg(&text).map_err(ApiError::internal)?;
+    Ok(HttpResponse::Ok()
+        .content_type("image/svg+xml")
+        .body(picture))
+}
+
+/// The configuration of a live connection as a QR code.
+#[utoipa::path(
+    tag = "connections",
+    security(("bearer" = [])),
+    params(("connection_id" = String, Path, format = Uuid)),
+    responses(
+        (status = 200, description = "A picture", body = Vec<u8>, content_type = "image/png"),
+        (status = 404, description = "CONNECTION_NOT_FOUND", body = ErrorEnvelope),
+    ),
+)]
+#[get("/connection/{connection_id}/qr.png")]
+pub(super) async fn qr_png(
+    state: web::Data<AppState>,
+    user: CurrentUser,
+    path: web::Path<String>,
+) -> Result<HttpResponse, ApiError> {
+    let (_, text) = rendered(&state, &user, &path).await?;
+    let picture = qr::as_png(&text).map_err(ApiError::internal)?;
+    Ok(HttpResponse::Ok()
+        .content_type(ContentType::png())
+        .body(picture))
+}
+
+async fn rendered(
+    state: &AppState,
+    user: &CurrentUser,
+    path: &str,
+) -> Result<(ConnectionId, String), ApiError> {
+    let id = connection_in_path(path)?;
+    let row = {
+        let mut conn = state.db().get().await?;
+        store::by_id(&mut conn, user.id, id).await?
+    };
+    let row = row.filter(|row| row.status.is_live());
+    let row = row.ok_or(Code::ConnectionNotFound)?;
+    let (Some(server), Some(addresses)) = (&row.server, row.addresses) else {
+        return Err(Code::ConnectionNotFound.into());
+    };
+    let config = ClientConfig {
+        private_key: None,
+        public_key: &row.public_key,
+        addresses,
+        dns: &state.config().vpn.dns,
+        server_key: &server.public_key,
+        endpoint: &server.endpoint,
+    };
+    Ok((id, config.render().to_string()))
+}

@@ -1,0 +1,255 @@
+//! What callers read about their connections.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use utoipa::ToSchema;
+use uuid::Uuid;
+use zeroize::Zeroizing;
+
+use crate::tunnels::client_config::ClientConfig;
+use crate::tunnels::connect::Established;
+use crate::tunnels::model::{Connection, ServerSummary, Status};
+use crate::usage::Live;
+use crate::usage::format::{rate, real};
+use crate::usage::ledger::Ledger;
+
+/// The server of a connection.
+#[derive(Serialize, ToSchema)]
+pub(super) struct ServerView {
+    id: Uuid,
+    hostname: String,
+    #[schema(value_type = String, example = "192.0.2.1")]
+    ip_address: IpAddr,
+    #[schema(example = "us-east")]
+    location: String,
+    #[schema(example = "192.0.2.1:51820")]
+    endpoint: String,
+}
+
+impl From<&ServerSummary> for ServerView {
+    fn from(server: &ServerSummary) -> Self {
+        Self {
+            id: server.id.0,
+            hostname: server.hostname.clone(),
+            ip_address: server.ip_address,
+            location: server.location.clone(),
+            endpoint: server.endpoint.clone(),
+        }
+    }
+}
+
+/// A connection that accepts the client's handshake from now on.
+#[derive(Serialize, ToSchema)]
+pub(super) struct ConnectView {
+    #[schema(example = "active")]
+    status: &'static str,
+    connection_id: Uuid,
+    server: ServerView,
+    server_endpoint: String,
+    server_public_key: String,
+    #[schema(value_type = String, example = "10.8.0.2")]
+    assigned_ip: Ipv4Addr,
+    #[schema(value_type = Option<String>, example = "fd42::2")]
+    assigned_ipv6: Option<Ipv6Addr>,
+    #[schema(value_type = Vec<String>)]
+    dns: Vec<IpAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    preshared_key: Option<String>,
+    /// What `wg-quick` takes. Has the private key only where the pair was made here, and then this
+    /// is the only place and time that it is shown.
+    #[schema(value_type = String)]
+    #[serde(serialize_with = "as_text")]
+    wg_config: Zeroizing<String>,
+    started_at: DateTime<Utc>,
+    /// The connection ends at this time.
+    expires_at: Option<DateTime<Utc>>,
+}
+
+fn as_text<S: serde::Serializer>(text: &Zeroizing<String>, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(text)
+}
+
+impl ConnectView {
+    pub(super) fn new(made: &Established, dns: &[IpAddr]) -> Self {
+        let config = ClientConfig {
+            private_key: made.private_key.as_ref(),
+            public_key: &made.public_key,
+            addresses: made.addresses,
+            dns,
+            server_key: &made.server.public_key,
+            endpoint: &made.server.endpoint,
+        };
+        Self {
+            status: "active",
+            connection_id: made.connection.0,
+            server: ServerView::from(&made.server),
+            server_endpoint: made.server.endpoint.clone(),
+            server_public_key: made.server.public_key.to_base64(),
+            assigned_ip: made.addresses.v4,
+            assigned_ipv6: made.addresses.v6,
+            dns: dns.to_vec(),
+            preshared_key: None,
+            wg_config: config.render(),
+            started_at: made.started_at,
+            expires_at: made.expires_at,
+        }
+    }
+}
+
+/// A connection that is over.
+#[derive(Serialize, ToSchema)]
+pub(super) struct DisconnectView {
+    connection_id: Uuid,
+    #[schema(example = "ended")]
+    status: &'static str,
+    started_at: DateTime<Utc>,
+    ended_at: DateTime<Utc>,
+    /// Seconds.
+    duration: u64,
+    duration_seconds: u64,
+    /// What the client uploaded, as the node counted it.
+    bytes_sent: u64,
+    bytes_received: u64,
+    total_bytes: u64,
+    /// The node has said that the peer is gone: the counts do not change any more.
+    is_final: bool,
+    summary: Summary,
+}
+
+#[derive(Serialize, ToSchema)]
+struct Summary {
+    #[schema(example = "1.2 MB/s")]
+    avg_speed: String,
+    #[schema(example = "2.5 MB/s")]
+    peak_speed: String,
+}
+
+impl DisconnectView {
+    pub(super) fn new(connection: &Connection, live: &Live, now: DateTime<Utc>) -> Self {
+        let usage = Usage::of(connection, live);
+        let ended_at = connection.ended_at.unwrap_or(now);
+        let seconds = seconds_between(connection.started_at, ended_at);
+        let total = usage.ledger.sent.saturating_add(usage.ledger.received);
+        let average = real(total) / real(seconds.max(1));
+        Self {
+            connection_id: connection.id.0,
+            status: "ended",
+            started_at: connection.started_at,
+            ended_at,
+            duration: seconds,
+            duration_seconds: seconds,
+            bytes_sent: usage.ledger.sent,
+            bytes_received: usage.ledger.received,
+            total_bytes: total,
+            is_final: connection.status == Status::Disconnected,
+            summary: Summary {
+                avg_speed: rate(average),
+                peak_speed: rate(real(usage.peak).max(average)),
+            },
+        }
+    }
+}
+
+/// The live connections, the newest first.
+#[derive(Serialize, ToSchema)]
+pub(super) struct StatusView {
+    connections: Vec<ConnectionView>,
+    /// How many of them a client can use.
+    active: usize,
+}
+
+/// One live connection.
+#[derive(Serialize, ToSchema)]
+pub(super) struct ConnectionView {
+    connection_id: Uuid,
+    /// `connecting` or `active`.
+    #[schema(example = "active")]
+    status: &'static str,
+    server: Option<ServerView>,
+    #[schema(value_type = Option<String>)]
+    assigned_ip: Option<Ipv4Addr>,
+    #[schema(value_type = Option<String>)]
+    assigned_ipv6: Option<Ipv6Addr>,
+    bytes_sent: u64,
+    bytes_received: u64,
+    #[schema(example = "1.2 MB/s")]
+    current_speed: String,
+    last_handshake: Option<DateTime<Utc>>,
+    started_at: DateTime<Utc>,
+    duration_seconds: u64,
+    expires_at: Option<DateTime<Utc>>,
+}
+
+impl StatusView {
+    pub(super) fn new(connections: &[Connection], live: &Live, now: DateTime<Utc>) -> Self {
+        let connected = |it: &&Connection| it.status == Status::Connected;
+        Self {
+            active: connections.iter().filter(connected).count(),
+            connections: connections
+                .iter()
+                .map(|connection| ConnectionView::new(connection, live, now))
+                .collect(),
+        }
+    }
+}
+
+impl ConnectionView {
+    fn new(connection: &Connection, live: &Live, now: DateTime<Utc>) -> Self {
+        let usage = Usage::of(connection, live);
+        Self {
+            connection_id: connection.id.0,
+            status: match connection.status {
+                Status::Connecting => "connecting",
+                Status::Connected => "active",
+                Status::Disconnecting | Status::Disconnected => "ended",
+            },
+            server: connection.server.as_ref().map(ServerView::from),
+            assigned_ip: connection.addresses.map(|addresses| addresses.v4),
+            assigned_ipv6: connection.addresses.and_then(|addresses| addresses.v6),
+            bytes_sent: usage.ledger.sent,
+            bytes_received: usage.ledger.received,
+            current_speed: rate(usage.speed),
+            last_handshake: usage.last_handshake,
+            started_at: connection.started_at,
+            duration_seconds: seconds_between(connection.started_at, now),
+            expires_at: connection.expires_at,
+        }
+    }
+}
+
+/// The row's figures with what the node reported since they were stored.
+struct Usage {
+    ledger: Ledger,
+    speed: f64,
+    peak: u64,
+    last_handshake: Option<DateTime<Utc>>,
+}
+
+impl Usage {
+    fn of(connection: &Connection, live: &Live) -> Self {
+        let reading = connection
+            .server
+            .as_ref()
+            .and_then(|server| live.reading(server.id, connection.peer));
+        let Some(reading) = reading else {
+            return Self {
+                ledger: connection.ledger,
+                speed: 0.0,
+                peak: connection.peak_bytes_per_second,
+                last_handshake: connection.last_handshake,
+            };
+        };
+        Self {
+            ledger: connection.ledger.fold(&reading.counters),
+            speed: reading.upload + reading.download,
+            peak: reading.peak.max(connection.peak_bytes_per_second),
+            last_handshake: reading.last_handshake().max(connection.last_handshake),
+        }
+    }
+}
+
+fn seconds_between(start: DateTime<Utc>, end: DateTime<Utc>) -> u64 {
+    u64::try_from((end - start).num_seconds()).unwrap_or(0)
+}

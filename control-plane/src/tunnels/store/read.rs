@@ -1,0 +1,124 @@
+//! Connections as their owner sees them.
+
+use chrono::{DateTime, Utc};
+use diesel::prelude::*;
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use ipnet::IpNet;
+use shared::ids::{ConnectionId, Generation, PeerId, ServerId, UserId};
+use uuid::Uuid;
+
+use super::{addresses_from_row, corrupt, key_from_row};
+use crate::db::schema::{connections, vpn_servers};
+use crate::tunnels::model::{Connection, ServerSummary, Status};
+use crate::usage::ledger::{Ledger, from_row};
+
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = connections, check_for_backend(diesel::pg::Pg))]
+struct Row {
+    id: Uuid,
+    user_id: Uuid,
+    status: String,
+    end_reason: Option<String>,
+    client_public_key: String,
+    client_ip: Option<IpNet>,
+    client_ipv6: Option<IpNet>,
+    peer_id: i64,
+    bytes_sent: i64,
+    bytes_received: i64,
+    counter_generation: i64,
+    generation_sent: i64,
+    generation_received: i64,
+    peak_bytes_per_second: i64,
+    last_handshake_at: Option<DateTime<Utc>>,
+    expires_at: Option<DateTime<Utc>>,
+    started_at: DateTime<Utc>,
+    ended_at: Option<DateTime<Utc>>,
+}
+
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = vpn_servers, check_for_backend(diesel::pg::Pg))]
+struct ServerRow {
+    id: Uuid,
+    hostname: String,
+    ip_address: IpNet,
+    location: String,
+    endpoint: String,
+    public_key: String,
+}
+
+/// The connection, if it is this user's.
+pub(in crate::tunnels) async fn by_id(
+    conn: &mut AsyncPgConnection,
+    user: UserId,
+    connection: ConnectionId,
+) -> QueryResult<Option<Connection>> {
+    connections::table
+        .left_join(vpn_servers::table)
+        .filter(connections::id.eq(connection.0))
+        .filter(connections::user_id.eq(user.0))
+        .select((Row::as_select(), Option::<ServerRow>::as_select()))
+        .first(conn)
+        .await
+        .optional()?
+        .map(from_rows)
+        .transpose()
+}
+
+/// The user's live connections, newest first.
+pub(in crate::tunnels) async fn live_of(
+    conn: &mut AsyncPgConnection,
+    user: UserId,
+) -> QueryResult<Vec<Connection>> {
+    connections::table
+        .left_join(vpn_servers::table)
+        .filter(connections::user_id.eq(user.0))
+        // As the partial index says it, so that it is used.
+        .filter(diesel::dsl::sql::<diesel::sql_types::Bool>(
+            "connections.status IN ('connecting', 'connected')",
+        ))
+        .order(connections::started_at.desc())
+        .select((Row::as_select(), Option::<ServerRow>::as_select()))
+        .load(conn)
+        .await?
+        .into_iter()
+        .map(from_rows)
+        .collect()
+}
+
+fn from_rows((row, server): (Row, Option<ServerRow>)) -> QueryResult<Connection> {
+    let generation =
+        u32::try_from(row.counter_generation).map_err(|_| corrupt("a counter generation"))?;
+    Ok(Connection {
+        id: ConnectionId(row.id),
+        user: UserId(row.user_id),
+        server: server.map(server_from_row).transpose()?,
+        peer: PeerId(from_row(row.peer_id)),
+        status: Status::parse(&row.status).ok_or_else(|| corrupt("a connection status"))?,
+        end_reason: row.end_reason,
+        public_key: key_from_row(&row.client_public_key)?,
+        addresses: addresses_from_row(row.client_ip, row.client_ipv6),
+        ledger: Ledger {
+            sent: from_row(row.bytes_sent),
+            received: from_row(row.bytes_received),
+            generation: Generation(generation),
+            generation_sent: from_row(row.generation_sent),
+            generation_received: from_row(row.generation_received),
+        },
+        peak_bytes_per_second: from_row(row.peak_bytes_per_second),
+        last_handshake: row.last_handshake_at,
+        expires_at: row.expires_at,
+        started_at: row.started_at,
+        ended_at: row.ended_at,
+    })
+}
+
+fn server_from_row(row: ServerRow) -> QueryResult<ServerSummary> {
+    Ok(ServerSummary {
+        id: ServerId(row.id),
+        hostname: row.hostname,
+        ip_address: row.ip_address.addr(),
+        location: row.location,
+        endpoint: row.endpoint,
+        public_key: key_from_row(&row.public_key)?,
+    })
+}

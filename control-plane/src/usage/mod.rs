@@ -1,0 +1,21 @@
+//! Bytes: what the nodes count, how it becomes the connection's total, and who may watch it move.
+//!
+//! - Counters are cumulative within a generation; [`ledger`] is the one rule that adds them up, in
+//!   memory and in SQL, and it is idempotent. No byte is lost or counted twice when the plane, the
+//!   agent or the database dies in between.
+//! - [`Live`] holds the last second of the nodes whose sessions are here and bounds what it keeps.
+//! - Where a client comes from reaches neither memory nor storage here.
+
+pub mod format;
+pub mod ledger;
+
+mod live;
+mod meter;
+mod metrics_socket;
+mod routes;
+mod store;
+mod watch;
+
+pub use live::{Live, Reading};
+pub use routes::{aliases, routes};
+pub(crate) use store::handshake_time;

@@ -1,0 +1,101 @@
+//! `/ws/*`.
+
+use std::sync::Arc;
+
+use actix_web::{HttpRequest, HttpResponse, get, web};
+use garde::Validate;
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+use shared::ids::UserId;
+use utoipa::IntoParams;
+use utoipa_actix_web::service_config::ServiceConfig;
+
+use super::metrics_socket::Socket;
+use super::watch::Message;
+use crate::accounts::Role;
+use crate::app::AppState;
+use crate::error::{ApiError, Code, ErrorEnvelope};
+use crate::http::current_user::{bearer, user_from_token};
+use crate::http::{CurrentUser, ValidQuery};
+
+/// Metrics sockets that may watch one user at once on one replica.
+const MAX_SOCKETS_PER_USER: usize = 16;
+/// Clients send nothing of size.
+const MAX_CLIENT_FRAME: usize = 4 * 1024;
+
+pub fn routes(config: &mut ServiceConfig<'_>) {
+    config.service(connection_metrics);
+}
+
+/// What the first API had without a version in its path.
+pub fn aliases(config: &mut ServiceConfig<'_>) {
+    routes(config);
+}
+
+#[derive(Debug, Deserialize, Validate, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct SocketQuery {
+    /// The access token, where the client cannot send the `Authorization` header.
+    #[garde(skip)]
+    #[param(value_type = Option<String>)]
+    token: Option<SecretString>,
+}
+
+/// A WebSocket with the live metrics of a user's connections.
+///
+/// One message a second for each connection, and one when a connection begins or ends. Of the user
+/// themself, or of anybody for support. Closes with 4401 when the token is no longer valid and with
+/// 4408 when messages are not taken.
+#[utoipa::path(
+    tag = "connections",
+    params(("user_id" = String, Path, format = Uuid), SocketQuery),
+    responses(
+        (status = 101, description = "The socket is open; its messages are:", body = Message),
+        (status = 401, description = "UNAUTHORIZED, TOKEN_EXPIRED", body = ErrorEnvelope),
+        (status = 403, description = "FORBIDDEN", body = ErrorEnvelope),
+        (status = 429, description = "RATE_LIMITED", body = ErrorEnvelope),
+    ),
+)]
+#[get("/ws/connection/{user_id}")]
+async fn connection_metrics(
+    state: web::Data<AppState>,
+    path: web::Path<String>,
+    ValidQuery(query): ValidQuery<SocketQuery>,
+    http: HttpRequest,
+    payload: web::Payload,
+) -> Result<HttpResponse, ApiError> {
+    let viewer = viewer(&state, &http, &query)?;
+    let user: UserId = path.parse().map_err(|_| Code::Forbidden)?;
+    if viewer.id != user && viewer.role < Role::Support {
+        return Err(Code::Forbidden.into());
+    }
+    let changed = state.live().watch(user);
+    if Arc::strong_count(&changed) > MAX_SOCKETS_PER_USER {
+        return Err(Code::RateLimited.into());
+    }
+    let (response, session, incoming) = actix_ws::handle(&http, payload)
+        .map_err(|error| ApiError::invalid("Upgrade", format!("Not a WebSocket: {error}")))?;
+    let incoming = incoming
+        .max_frame_size(MAX_CLIENT_FRAME)
+        .aggregate_continuations()
+        .max_continuation_size(MAX_CLIENT_FRAME);
+    let tasks = state.tasks().clone();
+    let socket = Socket {
+        state,
+        viewer,
+        user,
+        session,
+        changed,
+    };
+    actix_web::rt::spawn(tasks.track_future(socket.run(incoming)));
+    Ok(response)
+}
+
+fn viewer(
+    state: &AppState,
+    http: &HttpRequest,
+    query: &SocketQuery,
+) -> Result<CurrentUser, ApiError> {
+    let token = bearer(http).or(query.token.as_ref().map(ExposeSecret::expose_secret));
+    user_from_token(state, token.ok_or(Code::Unauthorized)?)
+}

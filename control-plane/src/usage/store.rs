@@ -1,0 +1,161 @@
+//! What usage reads and writes in Postgres.
+
+use chrono::{DateTime, Utc};
+use diesel::QueryableByName;
+use diesel::sql_types::{Array, BigInt, Bool, Nullable, Timestamptz, Uuid as SqlUuid};
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use shared::ids::{ConnectionId, Generation, PeerId, ServerId, UserId};
+use shared::protocol::PeerCounters;
+use uuid::Uuid;
+
+use super::ledger::{Ledger, fold_counters, from_row, to_row};
+use super::watch::Watched;
+use crate::db::statement;
+
+/// One peer's counters, to be stored.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Report {
+    pub(super) server: ServerId,
+    pub(super) peer: PeerId,
+    pub(super) counters: PeerCounters,
+    pub(super) peak: u64,
+}
+
+/// One peer whose counters are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stored {
+    pub(super) server: ServerId,
+    pub(super) peer: PeerId,
+    /// The node no longer has the peer.
+    pub(super) ended: bool,
+}
+
+/// Stores the reports, each peer once, by [`fold_counters!`]. Rows that somebody is writing are
+/// passed over, so that this statement waits for nobody. Leaves `updated_at` alone: it is indexed,
+/// and the row could not be updated in place.
+pub(super) async fn flush(
+    conn: &mut AsyncPgConnection,
+    reports: &[Report],
+) -> diesel::QueryResult<Vec<Stored>> {
+    const SQL: &str = concat!(
+        "WITH reported AS (
+            SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7)
+              AS r (server_id, peer_id, generation, sent, received, handshake, peak)
+         ), f AS (
+            SELECT c.id, r.* FROM reported r
+              JOIN connections c ON c.server_id = r.server_id AND c.peer_id = r.peer_id
+               FOR NO KEY UPDATE OF c SKIP LOCKED
+         )
+         UPDATE connections c SET ",
+        fold_counters!(),
+        ", last_handshake_at = greatest(c.last_handshake_at, f.handshake),
+           peak_bytes_per_second = greatest(c.peak_bytes_per_second, f.peak)
+          FROM f WHERE c.id = f.id
+        RETURNING f.server_id, f.peer_id, c.status = 'disconnected' AS ended"
+    );
+
+    #[derive(QueryableByName)]
+    struct Row {
+        #[diesel(sql_type = SqlUuid)]
+        server_id: Uuid,
+        #[diesel(sql_type = BigInt)]
+        peer_id: i64,
+        #[diesel(sql_type = Bool)]
+        ended: bool,
+    }
+
+    let column = |value: fn(&Report) -> u64| -> Vec<i64> {
+        reports.iter().map(|report| to_row(value(report))).collect()
+    };
+    let servers: Vec<Uuid> = reports.iter().map(|report| report.server.0).collect();
+    let handshakes: Vec<Option<DateTime<Utc>>> = reports
+        .iter()
+        .map(|report| handshake_time(&report.counters))
+        .collect();
+    let rows: Vec<Row> = statement(SQL)
+        .bind::<Array<SqlUuid>, _>(servers)
+        .bind::<Array<BigInt>, _>(column(|report| report.peer.0))
+        .bind::<Array<BigInt>, _>(column(|report| u64::from(report.counters.generation.0)))
+        .bind::<Array<BigInt>, _>(column(|report| report.counters.sent))
+        .bind::<Array<BigInt>, _>(column(|report| report.counters.received))
+        .bind::<Array<Nullable<Timestamptz>>, _>(handshakes)
+        .bind::<Array<BigInt>, _>(column(|report| report.peak))
+        .load(conn)
+        .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| Stored {
+            server: ServerId(row.server_id),
+            peer: PeerId(from_row(row.peer_id)),
+            ended: row.ended,
+        })
+        .collect())
+}
+
+/// The user's connections that a client can use. None when the viewer's account is suspended or gone.
+pub(super) async fn watched(
+    conn: &mut AsyncPgConnection,
+    viewer: UserId,
+    user: UserId,
+) -> diesel::QueryResult<Option<Vec<Watched>>> {
+    const SQL: &str = "
+        SELECT c.id, c.server_id, c.peer_id, c.bytes_sent, c.bytes_received, c.counter_generation,
+               c.generation_sent, c.generation_received
+          FROM users v LEFT JOIN connections c ON c.user_id = $2
+               AND c.status IN ('connecting', 'connected') AND c.connected_at IS NOT NULL
+         WHERE v.id = $1 AND v.is_active
+         ORDER BY c.id";
+    let rows: Vec<WatchedRow> = statement(SQL)
+        .bind::<SqlUuid, _>(viewer.0)
+        .bind::<SqlUuid, _>(user.0)
+        .load(conn)
+        .await?;
+    if rows.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(rows.iter().filter_map(WatchedRow::watched).collect()))
+}
+
+/// All null where nothing is live.
+#[derive(QueryableByName)]
+struct WatchedRow {
+    #[diesel(sql_type = Nullable<SqlUuid>)]
+    id: Option<Uuid>,
+    #[diesel(sql_type = Nullable<SqlUuid>)]
+    server_id: Option<Uuid>,
+    #[diesel(sql_type = Nullable<BigInt>)]
+    peer_id: Option<i64>,
+    #[diesel(sql_type = Nullable<BigInt>)]
+    bytes_sent: Option<i64>,
+    #[diesel(sql_type = Nullable<BigInt>)]
+    bytes_received: Option<i64>,
+    #[diesel(sql_type = Nullable<BigInt>)]
+    counter_generation: Option<i64>,
+    #[diesel(sql_type = Nullable<BigInt>)]
+    generation_sent: Option<i64>,
+    #[diesel(sql_type = Nullable<BigInt>)]
+    generation_received: Option<i64>,
+}
+
+impl WatchedRow {
+    fn watched(&self) -> Option<Watched> {
+        Some(Watched {
+            connection: ConnectionId(self.id?),
+            server: self.server_id.map(ServerId),
+            peer: PeerId(from_row(self.peer_id?)),
+            ledger: Ledger {
+                sent: from_row(self.bytes_sent?),
+                received: from_row(self.bytes_received?),
+                generation: Generation(u32::try_from(self.counter_generation?).ok()?),
+                generation_sent: from_row(self.generation_sent?),
+                generation_received: from_row(self.generation_received?),
+            },
+        })
+    }
+}
+
+/// When the peer last shook hands, in UTC.
+pub(crate) fn handshake_time(counters: &PeerCounters) -> Option<DateTime<Utc>> {
+    let seconds = i64::try_from(counters.last_handshake?).ok()?;
+    DateTime::from_timestamp(seconds, 0)
+}
