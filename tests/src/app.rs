@@ -260,6 +260,7 @@ impl TestApp {
 
     pub async fn node_with(&self, config: SimConfig) -> SimNode {
         let node = self.enrolled(config).await;
+        node.wait_online().await;
         self.wait_selectable(&node).await;
         node
     }

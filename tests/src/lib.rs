@@ -14,6 +14,7 @@
 
 pub mod api;
 mod app;
+pub mod bench;
 pub mod db;
 pub mod lab;
 pub mod redis;

@@ -33,13 +33,18 @@ impl AgentStatus {
     /// Peers added to, changed in or removed from the interface since the process started.
     #[must_use]
     pub fn operations(&self) -> u64 {
-        self.number("/operations")
+        let kinds = [
+            "/operations/added",
+            "/operations/updated",
+            "/operations/removed",
+        ];
+        kinds.iter().map(|kind| self.number(kind)).sum()
     }
 
     #[must_use]
     pub fn is_connected(&self) -> bool {
         self.0
-            .pointer("/link/state/name")
+            .pointer("/state/name")
             .is_some_and(|state| state == "connected")
     }
 }
