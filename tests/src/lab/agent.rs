@@ -44,7 +44,7 @@ impl AgentStatus {
     #[must_use]
     pub fn is_connected(&self) -> bool {
         self.0
-            .pointer("/state/name")
+            .pointer("/session/state")
             .is_some_and(|state| state == "connected")
     }
 }

@@ -19,7 +19,8 @@ pub fn binary(variable: &str, name: &str) -> PathBuf {
         "there is no {}: run `cargo build --workspace`, or set {variable}",
         path.display()
     );
-    path
+    // The daemons run in folders of their own.
+    path.canonicalize().expect("a file has a path")
 }
 
 /// Test programs lie in `deps`, benches and daemons one above.

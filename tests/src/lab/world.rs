@@ -101,18 +101,12 @@ impl World {
                 ],
             );
         }
-        run(
-            "ip",
-            &[
-                "-n",
-                &node,
-                "route",
-                "add",
-                "default",
-                "via",
-                "198.51.100.2",
-            ],
-        );
+        let default = ["route", "add", "default", "via", "198.51.100.2"];
+        run("ip", &[&["-n", &node][..], &default].concat());
+        // As a host is set up for the agent.
+        for setting in ["net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"] {
+            run("ip", &["netns", "exec", &node, "sysctl", "-qw", setting]);
+        }
     }
 
     fn name(&self, role: &str) -> String {
@@ -186,6 +180,11 @@ impl Drop for World {
                 try_run("kill", &["-9", process]);
             }
             try_run("ip", &["netns", "del", &namespace]);
+        }
+        for role in ["n", "c"] {
+            // A userspace data plane that was killed leaves its socket.
+            let socket = format!("/run/wireguard/{}.sock", self.interface(role));
+            let _ = std::fs::remove_file(socket);
         }
     }
 }
