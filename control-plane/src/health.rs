@@ -16,6 +16,7 @@ pub fn routes(config: &mut ServiceConfig<'_>) {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
+#[schema(as = HealthStatus)]
 enum Status {
     Healthy,
     /// Works, with something slower or missing.

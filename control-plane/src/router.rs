@@ -16,7 +16,7 @@ use crate::app::AppState;
 use crate::error::{ApiError, Code};
 use crate::http::observe::{RequestSpan, measure};
 use crate::http::{docs, frame, host, input};
-use crate::{accounts, fleet, health, tunnels};
+use crate::{accounts, fleet, health, tunnels, usage};
 
 /// What the document names.
 fn documented(config: &mut ServiceConfig<'_>) {
@@ -25,7 +25,8 @@ fn documented(config: &mut ServiceConfig<'_>) {
             .configure(health::routes)
             .configure(accounts::routes)
             .configure(fleet::routes)
-            .configure(tunnels::routes),
+            .configure(tunnels::routes)
+            .configure(usage::routes),
     );
     fleet::node_routes(config);
 }
@@ -35,6 +36,7 @@ fn aliases(config: &mut ServiceConfig<'_>) {
     health::routes(config);
     accounts::aliases(config);
     tunnels::aliases(config);
+    usage::aliases(config);
 }
 
 /// One worker's application. The layers run from the last to the first.
@@ -65,13 +67,14 @@ pub fn app(
         .wrap(from_fn(frame::frame))
 }
 
-/// Turns away who asks for another host.
+/// Turns away who asks for another host, and counts the rest while they are answered.
 async fn ours(
     state: web::Data<AppState>,
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
     if host::is_allowed(&request, &state.config().http.allowed_hosts) {
+        let _in_flight = state.requests().token();
         return Ok(next.call(request).await?.map_into_boxed_body());
     }
     let error = ApiError::invalid("Host", "This is not a host of this service");

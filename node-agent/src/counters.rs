@@ -3,8 +3,8 @@
 //! The interface counts from zero each time a peer is added to it; such a run is a *generation*.
 //! Within one, totals are cumulative, so a lost or repeated report does no harm. What must hold
 //! (design, invariant 6): a total never goes back within a generation, an ended generation is
-//! reported until the peer is gone, and a dump is never booked on a peer that was added after the
-//! dump began.
+//! reported in every session, and a dump is never booked on a peer that was added after the dump
+//! began.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -19,7 +19,7 @@ use crate::wireguard::PeerStatus;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Sequence(pub u64);
 
-/// Ended generations that are kept for reporting; beyond it the oldest peer's are dropped.
+/// Ended generations that are kept at most; beyond it the oldest peer's are dropped.
 const MAX_ENDED: usize = 10_000;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -61,8 +61,11 @@ impl Entry {
 #[derive(Debug, Default)]
 pub struct Book {
     entries: HashMap<PublicKey, Entry>,
-    /// Generations that ended while their peer lives on, and whether the plane was told.
+    /// Generations that ended while their peer lived on, and whether this session's plane was told.
+    /// Nothing acknowledges a report, so they stay.
     ended: BTreeMap<(PeerId, Generation), (PeerCounters, bool)>,
+    /// When the newest dump that was booked began.
+    newest: Sequence,
 }
 
 impl Book {
@@ -106,24 +109,24 @@ impl Book {
         }
     }
 
-    /// The peer goes on under another key.
-    pub fn rekey(&mut self, old: &PublicKey, new: PublicKey) {
-        if let Some(entry) = self.entries.remove(old) {
-            self.entries.insert(new, entry);
-        }
-    }
-
     /// The peer left the interface for good: its last counters, if they were ever read.
     pub fn forget(&mut self, key: &PublicKey) -> Option<PeerCounters> {
-        let entry = self.entries.remove(key)?;
-        self.ended.retain(|(peer, _), _| *peer != entry.peer);
-        entry.counters()
+        self.entries.remove(key)?.counters()
     }
 
-    /// Books a dump that began when the interface stood at `began`. Returns the peers whose counters
-    /// went back: something else removed and added them, a generation has ended unseen.
-    pub fn observe(&mut self, dump: &[PeerStatus], began: Sequence) -> Vec<PublicKey> {
+    /// Books a dump that began when the interface stood at `began`; one that a newer dump overtook
+    /// is passed over. Returns the peers whose counters went back: something else removed and added
+    /// them, a generation has ended unseen.
+    pub fn observe<'a>(
+        &mut self,
+        dump: impl IntoIterator<Item = &'a PeerStatus>,
+        began: Sequence,
+    ) -> Vec<PublicKey> {
         let mut restarted = Vec::new();
+        if began < self.newest {
+            return restarted;
+        }
+        self.newest = began;
         for status in dump {
             let Some(entry) = self.entries.get_mut(&status.public_key) else {
                 continue;
@@ -274,6 +277,14 @@ mod tests {
     }
 
     #[test]
+    fn a_dump_that_was_overtaken_is_no_restart() {
+        let mut book = book(1);
+        assert_eq!(book.observe(&[status(0, 100, 1)], Sequence(2)), []);
+        assert_eq!(book.observe(&[status(0, 90, 1)], Sequence(1)), []);
+        assert_eq!(book.frames(60)[0].entries[0].1.sent, 100);
+    }
+
+    #[test]
     fn an_ended_generation_is_reported_next_to_the_new_one() {
         let mut book = book(1);
         book.observe(&[status(0, 100, 1)], Sequence(0));
@@ -292,8 +303,9 @@ mod tests {
         book.report_all_again();
         assert_eq!(reported(book.frames(62)), [(1, 100), (2, 4)]);
         assert_eq!(book.forget(&key(0)).expect("followed").sent, 4);
+        // The plane may not have heard of it: told again, whatever became of the peer.
         book.report_all_again();
-        assert!(book.frames(63).is_empty());
+        assert_eq!(reported(book.frames(63)), [(1, 100)]);
     }
 
     proptest! {

@@ -14,7 +14,7 @@ use std::fmt;
 use std::fs::{self, DirBuilder, OpenOptions, Permissions};
 use std::io::{self, Write as _};
 use std::net::Ipv4Addr;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
@@ -147,22 +147,22 @@ impl Ledger {
         prepare_directory(directory)?;
         let path = directory.join(FILE);
         // A damaged file can trip assertions inside the database before its checksums do.
-        match catch_unwind(AssertUnwindSafe(|| Self::open_file(path.clone()))) {
+        match catch_unwind(AssertUnwindSafe(|| {
+            Self::open_file(directory, path.clone())
+        })) {
             Ok(opened) => opened,
             Err(_) => Err(damaged(&path, &"inconsistent pages")),
         }
     }
 
-    fn open_file(path: PathBuf) -> Result<(Self, State), LedgerError> {
+    fn open_file(directory: &Path, path: PathBuf) -> Result<(Self, State), LedgerError> {
         let database = Database::builder()
             .set_cache_size(CACHE_BYTES)
             .create(&path)
             .map_err(|error| not_opened(&path, error))?;
-        fs::set_permissions(&path, Permissions::from_mode(0o600)).map_err(|source| {
-            LedgerError::File {
-                path: path.clone(),
-                source,
-            }
+        restrict(directory, &path).map_err(|source| LedgerError::File {
+            path: path.clone(),
+            source,
         })?;
         let ledger = Self { database, path };
         // Makes the tables of a new ledger.
@@ -296,6 +296,7 @@ fn write_key(directory: &Path, path: &Path, key: &PrivateKey) -> io::Result<()> 
     file.write_all(key.expose_base64().as_bytes())?;
     file.write_all(b"\n")?;
     file.sync_all()?;
+    restrict(directory, &draft)?;
     fs::rename(&draft, path)?;
     fs::File::open(directory)?.sync_all()
 }
@@ -310,7 +311,24 @@ fn prepare_directory(directory: &Path) -> Result<(), LedgerError> {
         .mode(0o700)
         .create(directory)
         .map_err(file)?;
+    let mode = fs::metadata(directory).map_err(file)?.permissions().mode();
+    if mode & 0o777 == 0o700 {
+        return Ok(());
+    }
     fs::set_permissions(directory, Permissions::from_mode(0o700)).map_err(file)
+}
+
+/// Readable by its owner alone. What root makes, by enrolling, belongs to the directory's owner: the
+/// service runs as that user.
+fn restrict(directory: &Path, path: &Path) -> io::Result<()> {
+    let (owner, file) = (fs::metadata(directory)?, fs::metadata(path)?);
+    if (owner.uid(), owner.gid()) != (file.uid(), file.gid()) {
+        chown(path, Some(owner.uid()), Some(owner.gid()))?;
+    }
+    if file.mode() & 0o777 != 0o600 {
+        fs::set_permissions(path, Permissions::from_mode(0o600))?;
+    }
+    Ok(())
 }
 
 fn not_opened(path: &Path, error: DatabaseError) -> LedgerError {
@@ -371,167 +389,4 @@ fn json<T: Serialize>(value: &T) -> Result<Zeroizing<Vec<u8>>, StorageError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use chrono::TimeDelta;
-    use proptest::prelude::*;
-    use shared::wireguard::PresharedKey;
-
-    fn now() -> DateTime<Utc> {
-        DateTime::from_timestamp(1_800_000_000, 0).expect("in range")
-    }
-
-    fn record(n: u8) -> PeerRecord {
-        PeerRecord {
-            connection: ConnectionId::generate(),
-            public_key: PrivateKey::generate().public_key(),
-            preshared_key: Some(PresharedKey::generate()),
-            addresses: Addresses {
-                v4: Ipv4Addr::new(10, 8, 0, n),
-                v6: None,
-            },
-            not_after: Some(now()),
-            generation: Generation(3),
-        }
-    }
-
-    #[test]
-    fn everything_survives_a_restart() {
-        let directory = tempfile::tempdir().expect("directory");
-        let path = directory.path().join("state");
-        let (two, three) = (record(2), record(3));
-        let state = State {
-            identity: Some(Identity {
-                server_id: ServerId::generate(),
-                token: NodeToken {
-                    token: "secret".into(),
-                    expires_at: now(),
-                },
-                received_at: now(),
-            }),
-            applied: Revision(9),
-            interface: Some(Interface {
-                boot_id: Uuid::new_v4(),
-                index: 4,
-                epoch: Uuid::new_v4(),
-            }),
-            draining: true,
-            peers: [(PeerId(3), three.clone())].into(),
-            quarantine: [(two.addresses.v4, now() + TimeDelta::milliseconds(1500))].into(),
-            finals: [(
-                PeerId(2),
-                Final {
-                    generation: Generation(1),
-                    counters: None,
-                    removed_at: now(),
-                },
-            )]
-            .into(),
-        };
-        let (ledger, empty) = Ledger::open(&path).expect("opens");
-        assert_eq!(empty, State::default());
-        ledger
-            .commit(&[
-                Write::Identity(state.identity.clone().expect("set")),
-                Write::Interface(state.interface.expect("set")),
-                Write::Draining(true),
-                Write::Quarantine(three.addresses.v4, now()),
-                Write::Peer(PeerId(2), two.clone()),
-                Write::Peer(PeerId(3), three),
-            ])
-            .expect("commits");
-        ledger
-            .commit(&[
-                Write::NoPeer(PeerId(2)),
-                Write::Quarantine(two.addresses.v4, now() + TimeDelta::milliseconds(1500)),
-                Write::Final(PeerId(2), state.finals[&PeerId(2)].clone()),
-                Write::Final(PeerId(1), state.finals[&PeerId(2)].clone()),
-                Write::NoFinal(PeerId(1)),
-                Write::Applied(Revision(9)),
-            ])
-            .expect("commits");
-        assert!(matches!(Ledger::open(&path), Err(LedgerError::InUse(_))));
-        drop(ledger);
-        let (_ledger, restored) = Ledger::open(&path).expect("opens again");
-        assert_eq!(restored, state);
-        let mode = |path: &Path| fs::metadata(path).expect("there").permissions().mode() & 0o777;
-        assert_eq!(mode(&path), 0o700);
-        assert_eq!(mode(&path.join(FILE)), 0o600);
-    }
-
-    #[test]
-    fn the_private_key_is_made_once_and_kept_to_itself() {
-        let directory = tempfile::tempdir().expect("directory");
-        let key = private_key(directory.path()).expect("made");
-        assert_eq!(private_key(directory.path()).expect("read"), key);
-        let path = directory.path().join(KEY_FILE);
-        let mode = fs::metadata(&path).expect("there").permissions().mode();
-        assert_eq!(mode & 0o777, 0o600);
-        fs::write(&path, "no key").expect("written");
-        let error = private_key(directory.path()).expect_err("refused");
-        assert!(error.to_string().contains("private.key"), "{error}");
-    }
-
-    #[test]
-    fn a_foreign_file_is_named_with_what_to_do() {
-        let directory = tempfile::tempdir().expect("directory");
-        fs::write(directory.path().join(FILE), "this is a diary, not a ledger").expect("written");
-        let error = Ledger::open(directory.path())
-            .expect_err("refused")
-            .to_string();
-        assert!(
-            error.contains(FILE) && error.contains("enrol again"),
-            "{error}"
-        );
-    }
-
-    #[test]
-    fn a_ledger_of_another_format_is_named_with_what_to_do() {
-        let directory = tempfile::tempdir().expect("directory");
-        let (ledger, _) = Ledger::open(directory.path()).expect("opens");
-        let transaction = ledger.database.begin_write().expect("begins");
-        transaction
-            .open_table(META)
-            .expect("table")
-            .insert("applied", b"{".as_slice())
-            .expect("inserts");
-        transaction.commit().expect("commits");
-        drop(ledger);
-        let error = Ledger::open(directory.path())
-            .expect_err("refused")
-            .to_string();
-        assert!(
-            error.contains(FILE) && error.contains("enrol again"),
-            "{error}"
-        );
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(24))]
-
-        /// A damaged file may lose its content to a clear error, never to a panic.
-        #[test]
-        fn damage_never_panics(
-            places in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..64),
-            cut in proptest::option::of(any::<prop::sample::Index>()),
-        ) {
-            let directory = tempfile::tempdir().expect("directory");
-            let (ledger, _) = Ledger::open(directory.path()).expect("opens");
-            let writes: Vec<_> = (2..50).map(|n| Write::Peer(PeerId(n.into()), record(n))).collect();
-            ledger.commit(&writes).expect("commits");
-            drop(ledger);
-            let path = directory.path().join(FILE);
-            let mut bytes = fs::read(&path).expect("reads");
-            let length = bytes.len().min(64 * 1024);
-            for (place, value) in places {
-                bytes[place.index(length)] = value;
-            }
-            if let Some(cut) = cut {
-                bytes.truncate(cut.index(length));
-            }
-            fs::write(&path, bytes).expect("writes");
-            let opened = Ledger::open(directory.path());
-            prop_assert!(matches!(opened, Ok(_) | Err(LedgerError::Damaged { .. })), "{opened:?}");
-        }
-    }
-}
+mod tests;

@@ -89,12 +89,26 @@ impl RunningApp {
         (&mut self.server).await
     }
 
-    /// Stops accepting, ends the long-lived connections, lets requests and background tasks finish
-    /// within the configured time.
+    /// Stops accepting, lets requests finish, then ends the long-lived connections and lets the
+    /// background tasks finish, each within the configured time.
     pub async fn stop(self) {
         let deadline = self.state.config().http.shutdown_timeout;
+        let stopping = tokio::spawn(self.handle.stop(true));
+        self.state.requests().close();
+        // A connect needs the node's session until it is answered.
+        if timeout(deadline / 2, self.state.requests().wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                left = self.state.requests().len(),
+                "requests did not end in time"
+            );
+        }
         self.state.shutdown().cancel();
-        self.handle.stop(true).await;
+        if let Err(error) = stopping.await {
+            tracing::error!(%error, "the server did not stop in order");
+        }
         self.state.tasks().close();
         if timeout(deadline, self.state.tasks().wait()).await.is_err() {
             tracing::warn!(

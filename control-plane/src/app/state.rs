@@ -35,6 +35,7 @@ pub struct AppState {
     live: Arc<Live>,
     replica: Uuid,
     shutdown: CancellationToken,
+    requests: TaskTracker,
     tasks: TaskTracker,
 }
 
@@ -78,6 +79,7 @@ impl AppState {
             metrics: metrics::recorder()?,
             replica,
             shutdown,
+            requests: TaskTracker::new(),
             tasks: TaskTracker::new(),
             config,
         })
@@ -134,6 +136,12 @@ impl AppState {
     #[must_use]
     pub const fn shutdown(&self) -> &CancellationToken {
         &self.shutdown
+    }
+
+    /// The requests being answered; each holds a token. They are let finish before `shutdown`.
+    #[must_use]
+    pub const fn requests(&self) -> &TaskTracker {
+        &self.requests
     }
 
     /// Work that a stop waits for, such as the last flush of the usage.

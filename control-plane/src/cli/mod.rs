@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::router::Documentation;
 
 #[derive(Debug, Parser)]
@@ -26,6 +26,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the service until SIGTERM or SIGINT.
+    #[command(after_help = config::help())]
     Serve,
     /// Bring the database to this build's schema.
     Migrate {

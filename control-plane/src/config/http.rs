@@ -37,7 +37,7 @@ impl HttpConfig {
             host: reader.parse("HOST", IpAddr::from([127, 0, 0, 1]), address),
             port: reader.parse("PORT", 8000, port),
             metrics_host: reader.parse("METRICS_HOST", IpAddr::from([127, 0, 0, 1]), address),
-            metrics_port: reader.parse("METRICS_PORT", 9090, port),
+            metrics_port: reader.parse("METRICS_PORT", 9000, port),
             allowed_hosts: reader
                 .list("ALLOWED_HOSTS", "localhost,127.0.0.1,::1")
                 .into_iter()

@@ -6,6 +6,7 @@
 
 mod app;
 mod database;
+mod help;
 mod http;
 mod logging;
 mod nodes;
@@ -18,6 +19,7 @@ use std::collections::BTreeMap;
 
 pub use app::AppConfig;
 pub use database::DatabaseConfig;
+pub use help::{VARIABLES, help};
 pub use http::{HttpConfig, TlsFiles};
 pub use logging::{LogFormat, LoggingConfig};
 pub use nodes::NodesConfig;

@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use rstest::rstest;
@@ -178,4 +179,21 @@ fn the_root_key_follows_the_secret_unless_given() {
     assert_eq!(key(&[]), key(&[]));
     assert_ne!(key(&[]), key(&[("SECRET_KEY", &other)]));
     assert_eq!(key(&[("NODE_ROOT_KEY", &"07".repeat(32))]), [7; 32]);
+}
+
+#[test]
+fn the_help_names_what_is_read() {
+    let read = |variables: &Variables| -> BTreeSet<&str> {
+        let config = Config::read(variables).unwrap();
+        config
+            .settings()
+            .iter()
+            .map(|setting| setting.name)
+            .collect()
+    };
+    let by_url = with(&[("REDIS_URL", "redis://cache")]);
+    let read: BTreeSet<_> = read(&minimal()).union(&read(&by_url)).copied().collect();
+    let named: BTreeSet<_> = VARIABLES.iter().map(|(name, _)| *name).collect();
+    assert_eq!(read, named);
+    assert_eq!(named.len(), VARIABLES.len(), "one is named twice");
 }

@@ -322,8 +322,8 @@ fn every_security_scheme_is_defined() {
         let security = serde_json::to_value(&operation.security).unwrap();
         for name in security
             .as_array()
-            .unwrap()
-            .iter()
+            .into_iter()
+            .flatten()
             .flat_map(|it| it.as_object().unwrap().keys())
         {
             assert!(defined.contains_key(name), "{method} {path}: {name}");

@@ -104,6 +104,16 @@ enum Refusal {
     Final(ApiError),
 }
 
+impl Refusal {
+    /// The user or a rule ended the connection before the node answered.
+    fn ended() -> Self {
+        Self::Final(
+            ApiError::new(Code::Conflict)
+                .with_message("The connection was ended while it was being made"),
+        )
+    }
+}
+
 impl<E: Into<ApiError>> From<E> for Refusal {
     fn from(error: E) -> Self {
         Self::Final(error.into())
@@ -246,9 +256,13 @@ impl Attempt<'_> {
                 return Ok(up(addresses, timings));
             }
             Ok(Answered {
-                answer: NodeAnswer::Failed(_) | NodeAnswer::Removed,
+                answer: NodeAnswer::Failed(_),
                 ..
             }) => Refusal::Node,
+            Ok(Answered {
+                answer: NodeAnswer::Removed,
+                ..
+            }) => Refusal::ended(),
             // The answer may have been stored and its message lost.
             Err(unanswered) => match self.late_answer(connection).await? {
                 Some(addresses) => return Ok(up(addresses, AnswerTimings::default())),
@@ -292,10 +306,7 @@ impl Attempt<'_> {
         match end(self.state, connection, EndReason::NoAnswer, None).await {
             Ok(true) if why == Unanswered::TimedOut => Refusal::Node,
             Ok(true) => Refusal::Final(Code::Unavailable.into()),
-            Ok(false) => Refusal::Final(
-                ApiError::new(Code::Conflict)
-                    .with_message("The connection was ended while it was being made"),
-            ),
+            Ok(false) => Refusal::ended(),
             Err(error) => Refusal::Final(error),
         }
     }

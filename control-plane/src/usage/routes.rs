@@ -48,6 +48,7 @@ struct SocketQuery {
 /// 4408 when messages are not taken.
 #[utoipa::path(
     tag = "connections",
+    security(("bearer" = [])),
     params(("user_id" = String, Path, format = Uuid), SocketQuery),
     responses(
         (status = 101, description = "The socket is open; its messages are:", body = Message),

@@ -13,7 +13,10 @@ use clap::{Parser, Subcommand, ValueEnum};
 use rustls::crypto::aws_lc_rs;
 use tracing_subscriber::EnvFilter;
 
-use crate::config::{Config, RunDir};
+use crate::config::{Config, ConfigError, RunDir};
+
+/// `EX_CONFIG`: starting again does not help, and systemd is told not to.
+const NEEDS_OPERATOR: u8 = 78;
 
 #[derive(Debug, Parser)]
 #[command(
@@ -82,7 +85,11 @@ pub async fn main() -> ExitCode {
     };
     result.unwrap_or_else(|error| {
         eprintln!("node-agent: {error:#}");
-        ExitCode::FAILURE
+        if error.is::<ConfigError>() || error.is::<run::NotEnrolled>() {
+            ExitCode::from(NEEDS_OPERATOR)
+        } else {
+            ExitCode::FAILURE
+        }
     })
 }
 

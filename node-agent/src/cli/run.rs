@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
@@ -32,6 +32,11 @@ const SILENCE: Duration = Duration::from_secs(15);
 /// To say farewell to the plane.
 const GRACE: Duration = Duration::from_secs(5);
 
+/// There is no identity to serve with.
+#[derive(Debug, thiserror::Error)]
+#[error("this node is not enrolled; run `node-agent enroll` first")]
+pub(super) struct NotEnrolled;
+
 pub(super) async fn execute(config: Config) -> anyhow::Result<()> {
     let plane = config.plane.url()?;
     let tls = Arc::new(config.plane.tls()?);
@@ -39,10 +44,7 @@ pub(super) async fn execute(config: Config) -> anyhow::Result<()> {
     let pool = config.pool()?;
     let boot_id = boot_id()?;
     let (ledger, stored) = Ledger::open(&config.state_dir)?;
-    let identity = stored
-        .identity
-        .clone()
-        .ok_or_else(|| anyhow!("this node is not enrolled; run `node-agent enroll` first"))?;
+    let identity = stored.identity.clone().ok_or(NotEnrolled)?;
 
     let addresses = pool.node_addresses();
     let rules = FirewallSetup {

@@ -12,7 +12,6 @@ use tracing::{error, info, warn};
 use uuid::Uuid;
 
 use super::node::{Node, NodeError};
-use super::plan::plan;
 use super::state::Staged;
 use crate::counters::Sequence;
 use crate::ledger::{Interface, Write};
@@ -119,26 +118,31 @@ impl Node {
         }
     }
 
-    /// Brings the interface to the state; returns how many operations that took. Peers in
-    /// `replaced` are taken out before they are added, whatever they look like: their key has a new
-    /// holder, whose counters begin at zero.
+    /// Brings the interface to the state; returns how many operations that took. Keys in `replaced`
+    /// have a new holder.
     pub(super) async fn reconcile(
         &mut self,
         replaced: &HashSet<PublicKey>,
     ) -> Result<usize, NodeError> {
         self.ensure_interface().await?;
-        let began = self.state.sequence();
-        let mut actual = self.device.peers().await?;
+        let began = self.state.begin_dump();
+        let (stale, actual): (Vec<_>, Vec<_>) = self
+            .device
+            .peers()
+            .await?
+            .into_iter()
+            .partition(|peer| replaced.contains(&peer.public_key));
         self.observe(&actual, began).await?;
-        let mut operations: Vec<PeerOp> = actual
+        let mut operations: Vec<_> = stale
             .iter()
-            .filter(|peer| replaced.contains(&peer.public_key))
             .map(|peer| PeerOp::Remove(peer.public_key))
             .collect();
-        actual.retain(|peer| !replaced.contains(&peer.public_key));
-        operations.extend(plan(&self.state.desired(), &actual));
+        operations.extend(self.state.repairs(actual));
         if !self.settled {
-            operations.retain(|operation| !matches!(operation, PeerOp::Remove(_)));
+            operations.retain(|operation| match operation {
+                PeerOp::Remove(key) => self.state.holder(key).is_some(),
+                _ => true,
+            });
         }
         let writes = self.state.begin_generation(added(&operations));
         self.commit(writes).await?;
@@ -166,7 +170,7 @@ impl Node {
     }
 
     pub(super) async fn read_counters(&mut self) -> Result<(), NodeError> {
-        let began = self.state.sequence();
+        let began = self.state.begin_dump();
         let peers = self.device.peers().await?;
         self.observe(&peers, began).await
     }
@@ -187,7 +191,7 @@ impl Node {
         dump: &[PeerStatus],
         began: Sequence,
     ) -> Result<(), NodeError> {
-        let restarted = self.state.book.observe(dump, began);
+        let restarted = self.state.observe(dump, began);
         if restarted.is_empty() {
             return Ok(());
         }

@@ -314,7 +314,7 @@ impl Node {
     fn begin_report(&mut self) {
         let room = self.outbox.as_ref().is_some_and(|it| it.capacity() > 0);
         if self.dump.is_none() && room {
-            let (device, began) = (Arc::clone(&self.device), self.state.sequence());
+            let (device, began) = (Arc::clone(&self.device), self.state.begin_dump());
             self.dump = Some(tokio::spawn(async move { (began, device.peers().await) }));
         }
     }

@@ -17,10 +17,11 @@ use shared::protocol::{Addresses, Change, FailureReason, Outcome, Peer, PeerResu
 use shared::wireguard::PublicKey;
 use tracing::warn;
 
+use super::plan::plan;
 use crate::counters::{Book, Sequence};
 use crate::ipam::{Pool, PoolError};
 use crate::ledger::{self, Final, PeerRecord, Write};
-use crate::wireguard::{PeerOp, PeerSpec};
+use crate::wireguard::{PeerOp, PeerSpec, PeerStatus};
 
 /// How many removed peers' final counters are kept, and how long.
 const MAX_FINALS: usize = 16_384;
@@ -105,9 +106,9 @@ impl State {
         self.hash
     }
 
-    /// Where the interface stands in the order of changes and dumps.
-    #[must_use]
-    pub(super) fn sequence(&self) -> Sequence {
+    /// A dump begins: its place in the order of changes and dumps.
+    pub(super) fn begin_dump(&mut self) -> Sequence {
+        self.sequence.0 += 1;
         self.sequence
     }
 
@@ -115,6 +116,44 @@ impl State {
     #[must_use]
     pub(super) fn desired(&self) -> Vec<PeerSpec> {
         self.peers.values().map(spec).collect()
+    }
+
+    /// What the interface lacks. A key of ours with addresses that its holder never had belongs to
+    /// an earlier holder: it is taken out first, so that the new one counts from zero.
+    #[must_use]
+    pub(super) fn repairs(&self, mut actual: Vec<PeerStatus>) -> Vec<PeerOp> {
+        let mut operations = Vec::new();
+        actual.retain(|status| {
+            let stale = self.by_key.contains_key(&status.public_key) && !self.is_own(status);
+            if stale {
+                operations.push(PeerOp::Remove(status.public_key));
+            }
+            !stale
+        });
+        operations.extend(plan(&self.desired(), &actual));
+        operations
+    }
+
+    /// Books a dump that began at `began`, as far as it is about our peers. Returns those whose
+    /// counters went back.
+    pub(super) fn observe(&mut self, dump: &[PeerStatus], began: Sequence) -> Vec<PublicKey> {
+        let mut book = std::mem::take(&mut self.book);
+        let restarted = book.observe(dump.iter().filter(|status| self.is_own(status)), began);
+        self.book = book;
+        restarted
+    }
+
+    fn is_own(&self, status: &PeerStatus) -> bool {
+        self.by_key
+            .get(&status.public_key)
+            .and_then(|peer| self.peers.get(peer))
+            .is_some_and(|record| {
+                status
+                    .allowed_ips
+                    .iter()
+                    .copied()
+                    .eq(nets(record.addresses))
+            })
     }
 
     /// When the next peer expires.
@@ -162,14 +201,23 @@ impl State {
     ) -> Staged {
         self.sequence.0 += 1;
         let mut staged = Staged::default();
+        let mut outcomes = HashMap::with_capacity(changes.len());
+        let mut named = Vec::with_capacity(changes.len());
         for change in changes {
             let (peer, outcome) = match change {
                 Change::Upsert(peer) => (peer.peer, self.upsert(peer, now, rng, &mut staged)),
                 Change::Remove { peer } => (peer, self.remove(peer, now, &mut staged)),
                 Change::Unknown => continue,
             };
-            staged.results.push(PeerResult { peer, outcome });
+            if outcomes.insert(peer, outcome).is_none() {
+                named.push(peer);
+            }
         }
+        staged.results = named
+            .into_iter()
+            .filter_map(|peer| Some((peer, outcomes.remove(&peer)?)))
+            .map(|(peer, outcome)| self.result(peer, outcome))
+            .collect();
         if self.applied != to {
             self.applied = to;
             staged.writes.push(Write::Applied(to));
@@ -223,6 +271,21 @@ impl State {
         self.by_key.get(key).copied()
     }
 
+    /// How it stands at the end of the message: a later change may have taken the peer's key.
+    fn result(&self, peer: PeerId, outcome: Outcome) -> PeerResult {
+        let displaced =
+            matches!(outcome, Outcome::Active { .. }) && !self.peers.contains_key(&peer);
+        let outcome = if displaced { self.gone(peer) } else { outcome };
+        PeerResult { peer, outcome }
+    }
+
+    fn gone(&self, peer: PeerId) -> Outcome {
+        let last = self.finals.get(&peer);
+        Outcome::Removed {
+            counters: last.and_then(|last| last.counters),
+        }
+    }
+
     fn upsert(
         &mut self,
         peer: Peer,
@@ -240,37 +303,30 @@ impl State {
             self.remove(other, now, staged);
         }
         match self.peers.get(&peer.peer).cloned() {
-            Some(known) => self.change(known, peer, staged),
+            Some(known) if known.public_key == peer.public_key => self.change(&known, peer, staged),
+            // Another client, whatever its id: nothing of the old one's tunnel is kept.
+            Some(_) => {
+                self.remove(peer.peer, now, staged);
+                self.admit(peer, now, rng, staged)
+            }
             None => self.admit(peer, now, rng, staged),
         }
     }
 
     /// A peer that is held already keeps its addresses.
-    fn change(&mut self, known: PeerRecord, peer: Peer, staged: &mut Staged) -> Outcome {
+    fn change(&mut self, known: &PeerRecord, peer: Peer, staged: &mut Staged) -> Outcome {
         let id = peer.peer;
-        let mut record = record(peer, known.addresses, known.generation);
-        let outcome = Outcome::Active {
-            addresses: record.addresses,
-        };
-        if record == known {
-            return outcome;
-        }
-        if record.public_key != known.public_key {
-            record.generation = next(known.generation);
-            self.book.rekey(&known.public_key, record.public_key);
-            staged.operations.push(PeerOp::Remove(known.public_key));
-            staged.operations.push(PeerOp::Add(spec(&record)));
-        } else if record.preshared_key != known.preshared_key {
-            staged.operations.push(PeerOp::Update(spec(&record)));
-        }
-        self.forget(id);
-        if record.generation == known.generation {
+        let record = record(peer, known.addresses, known.generation);
+        let addresses = record.addresses;
+        if record != *known {
+            if record.preshared_key != known.preshared_key {
+                staged.operations.push(PeerOp::Update(spec(&record)));
+            }
+            self.forget(id);
             self.index(id, record.clone());
-        } else {
-            self.insert(id, record.clone());
+            staged.writes.push(Write::Peer(id, record));
         }
-        staged.writes.push(Write::Peer(id, record));
-        outcome
+        Outcome::Active { addresses }
     }
 
     fn admit(
@@ -317,10 +373,7 @@ impl State {
 
     fn remove(&mut self, peer: PeerId, now: DateTime<Utc>, staged: &mut Staged) -> Outcome {
         let Some(record) = self.forget(peer) else {
-            let last = self.finals.get(&peer);
-            return Outcome::Removed {
-                counters: last.and_then(|last| last.counters),
-            };
+            return self.gone(peer);
         };
         let counters = self.book.forget(&record.public_key);
         staged.operations.push(PeerOp::Remove(record.public_key));
@@ -391,13 +444,18 @@ fn record(peer: Peer, addresses: Addresses, generation: Generation) -> PeerRecor
 }
 
 fn spec(record: &PeerRecord) -> PeerSpec {
-    let v4 = IpNet::V4(Ipv4Net::from(record.addresses.v4));
-    let v6 = record.addresses.v6.map(Ipv6Net::from).map(IpNet::V6);
     PeerSpec {
         public_key: record.public_key,
         preshared_key: record.preshared_key.clone(),
-        allowed_ips: std::iter::once(v4).chain(v6).collect(),
+        allowed_ips: nets(record.addresses).collect(),
     }
+}
+
+/// Sorted, as the interface reports them.
+fn nets(addresses: Addresses) -> impl Iterator<Item = IpNet> {
+    let v4 = IpNet::V4(Ipv4Net::from(addresses.v4));
+    let v6 = addresses.v6.map(Ipv6Net::from).map(IpNet::V6);
+    std::iter::once(v4).chain(v6)
 }
 
 fn has_expired(not_after: Option<DateTime<Utc>>, now: DateTime<Utc>) -> bool {

@@ -3,9 +3,10 @@
 //! A fixture is never edited after its version's release: a change that breaks one breaks the nodes
 //! out there.
 
+mod v1;
+
 use std::fmt::Debug;
 
-use chrono::{DateTime, Utc};
 use proptest::prelude::*;
 use rstest::rstest;
 use serde::Serialize;
@@ -16,198 +17,15 @@ use super::counters::CountersFrame;
 use super::enrolment::{EnrolRequest, EnrolResponse};
 use super::*;
 use crate::ids::{Generation, PeerId, Revision};
-use crate::wireguard::PresharedKey;
+use v1::{
+    ALICE, addresses, applied, apply, bare_hello, bare_load, hello, load, parse, peer, refused,
+    snapshot, token, welcome,
+};
 
 macro_rules! fixture {
     ($name:literal) => {
         include_str!(concat!("fixtures/v1/", $name, ".json"))
     };
-}
-
-const ALICE: &str = "hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo=";
-const BOB: &str = "3p7bfXt9wbTTW2HC7OQ1Nz+DQ8hbeGdNrfx+FG+IK08=";
-
-fn parse<T: std::str::FromStr<Err: Debug>>(text: &str) -> T {
-    text.parse().expect("valid")
-}
-
-fn hash() -> StateHash {
-    serde_json::from_value(json!("000102030405060708090a0b0c0d0e0f")).expect("a hash")
-}
-
-fn noon(day: u32) -> DateTime<Utc> {
-    parse(&format!("2026-03-{day:02}T12:00:00Z"))
-}
-
-fn addresses(v4: &str, v6: Option<&str>) -> Addresses {
-    Addresses {
-        v4: parse(v4),
-        v6: v6.map(parse),
-    }
-}
-
-fn hello() -> Hello {
-    Hello {
-        protocol: 1,
-        min_protocol: 1,
-        agent_version: "0.1.0".into(),
-        boot_id: parse("0b0e7a52-6d0e-4c39-9d0a-5f2f9a9a1c01"),
-        interface_epoch: parse("0b0e7a52-6d0e-4c39-9d0a-5f2f9a9a1c02"),
-        applied_revision: Revision(41),
-        state_hash: hash(),
-        public_key: parse(ALICE),
-        endpoint: "vpn1.example.com:51820".into(),
-        subnet: parse("10.8.0.0/16"),
-        subnet_v6: Some(parse("fd70:7276:706e::/112")),
-        capacity: 65_533,
-        backend: "kernel".into(),
-        draining: false,
-    }
-}
-
-fn bare_hello() -> Hello {
-    Hello {
-        applied_revision: Revision(0),
-        state_hash: StateHash::default(),
-        endpoint: "192.0.2.1:51820".into(),
-        subnet_v6: None,
-        backend: "userspace".into(),
-        draining: true,
-        ..hello()
-    }
-}
-
-fn applied() -> Applied {
-    let removed = |generation, sent, received, last_handshake| Outcome::Removed {
-        counters: Some(PeerCounters {
-            generation: Generation(generation),
-            sent,
-            received,
-            last_handshake,
-        }),
-    };
-    let active = |v4, v6| Outcome::Active {
-        addresses: addresses(v4, v6),
-    };
-    let failed = |reason| Outcome::Failed { reason };
-    let results = [
-        (36, active("10.8.3.7", Some("fd70:7276:706e::307"))),
-        (37, active("10.8.3.8", None)),
-        (20, removed(2, 1024, u64::MAX, Some(1_800_000_000))),
-        (21, removed(1, 0, 0, None)),
-        (22, Outcome::Removed { counters: None }),
-        (38, failed(FailureReason::PoolExhausted)),
-        (39, failed(FailureReason::Interface)),
-        (40, failed(FailureReason::Expired)),
-        (41, failed(FailureReason::Draining)),
-    ];
-    Applied {
-        revision: Revision(42),
-        state_hash: hash(),
-        results: results
-            .map(|(peer, outcome)| PeerResult {
-                peer: PeerId(peer),
-                outcome,
-            })
-            .into(),
-        timings: Timings {
-            total_us: 1900,
-            ledger_us: 1200,
-            interface_us: 400,
-        },
-    }
-}
-
-fn load() -> Load {
-    Load {
-        current_load: 62.5,
-        cpu: 0.25,
-        softirq: 0.625,
-        memory: 0.5,
-        conntrack: Some(0.125),
-        rx_bps: 400_000_000,
-        tx_bps: 625_000_000,
-        nic_bps: Some(1_000_000_000),
-        peers: 120,
-        pool_used: 131,
-        capacity: 65_533,
-        draining: false,
-    }
-}
-
-fn bare_load() -> Load {
-    Load {
-        capacity: 253,
-        draining: true,
-        ..Load::default()
-    }
-}
-
-fn welcome(resume: Resume, revision: u64, report_interval_ms: u32) -> PlaneMessage {
-    PlaneMessage::Welcome(Welcome {
-        session: parse("0193a1f0-0000-7000-8000-000000000001"),
-        protocol: 1,
-        resume,
-        revision: Revision(revision),
-        report_interval_ms,
-        server_time: noon(1),
-    })
-}
-
-fn refused(reason: RefusedReason, message: &str) -> PlaneMessage {
-    PlaneMessage::Refused(Refused {
-        reason,
-        message: message.into(),
-    })
-}
-
-fn peer() -> Peer {
-    Peer {
-        peer: PeerId(36),
-        connection: parse("0193a1f0-0000-7000-8000-000000000002"),
-        public_key: parse(ALICE),
-        preshared_key: Some(PresharedKey::from_bytes([1; 32])),
-        addresses: Some(addresses("10.8.3.7", Some("fd70:7276:706e::307"))),
-        not_after: Some(noon(2)),
-    }
-}
-
-fn bare_peer(peer: u64) -> Peer {
-    Peer {
-        peer: PeerId(peer),
-        connection: parse("0193a1f0-0000-7000-8000-000000000003"),
-        public_key: parse(BOB),
-        preshared_key: None,
-        addresses: None,
-        not_after: None,
-    }
-}
-
-fn snapshot() -> PlaneMessage {
-    PlaneMessage::Snapshot(SnapshotPart {
-        revision: Revision(44),
-        part: 0,
-        last: true,
-        peers: vec![peer(), bare_peer(37)],
-    })
-}
-
-fn apply() -> PlaneMessage {
-    PlaneMessage::Apply(Apply {
-        from: Revision(42),
-        to: Revision(44),
-        changes: vec![
-            Change::Upsert(bare_peer(43)),
-            Change::Remove { peer: PeerId(36) },
-        ],
-    })
-}
-
-fn token() -> NodeToken {
-    NodeToken {
-        token: "an-opaque-token".into(),
-        expires_at: noon(2),
-    }
 }
 
 fn holds<T: Serialize + DeserializeOwned + PartialEq + Debug>(fixture: &str, value: &T) {

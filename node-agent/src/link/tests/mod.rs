@@ -1,0 +1,3 @@
+mod enrol;
+mod rig;
+mod session;

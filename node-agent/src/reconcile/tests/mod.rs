@@ -1,0 +1,3 @@
+mod node;
+mod rig;
+mod state;
