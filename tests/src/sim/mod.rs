@@ -375,9 +375,15 @@ impl SimNode {
         sent.await.expect("the node has a session");
     }
 
-    /// Drops the connection; the node dials again by itself.
+    /// Drops the connection, and waits until the node has dialled again.
     pub async fn hang_up(&self) {
+        let before = self.session().welcomed;
         self.command(Command::HangUp).await;
+        wait_until("a further session", Duration::from_secs(10), async || {
+            let session = self.session();
+            session.welcomed > before && session.online
+        })
+        .await;
     }
 
     /// Falls silent with the socket open.

@@ -164,12 +164,17 @@ impl Session<'_> {
     }
 
     async fn apply(&mut self, apply: Apply) -> Result<(), Over> {
-        let (applied, answer) = {
+        let began = Instant::now();
+        let (mut applied, answer) = {
             let mut state = self.node.state();
             state.session.changes_received += count(apply.changes.len());
             let answer = state.answer;
             (state.peers.apply(apply, failure(answer)), answer)
         };
+        if let Some(applied) = &mut applied {
+            let spent = began.elapsed().as_micros();
+            applied.timings.total_us = u64::try_from(spent).unwrap_or(u64::MAX);
+        }
         let message = applied.map_or(AgentMessage::Resync, AgentMessage::Applied);
         self.answer(message, answer).await
     }

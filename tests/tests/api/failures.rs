@@ -105,7 +105,6 @@ async fn when_no_node_answers_nothing_is_left() {
         first.peer_count() + second.peer_count() == 0
     })
     .await;
-    app.wait_selectable(&first).await;
     // The place in the plan is free again.
     user.connected(&json!({})).await;
     app.finish(&[&first, &second]).await;
