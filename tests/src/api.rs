@@ -1,6 +1,7 @@
 //! A client of the public API, and what it reads.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use futures_util::StreamExt;
@@ -181,6 +182,8 @@ impl Client {
         crate::init();
         let http = reqwest::Client::builder()
             .tcp_nodelay(true)
+            // Shorter than the server's patience, or a request may meet its goodbye.
+            .pool_idle_timeout(Duration::from_secs(1))
             .tls_certs_only(root)
             .build()
             .expect("a client can be made");

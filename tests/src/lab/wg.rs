@@ -186,34 +186,28 @@ impl WgClient {
                 _ => writeln!(stripped, "{line}").expect("a string takes everything"),
             }
         }
-        let file = self.folder.join(format!("{}.conf", self.interface));
-        std::fs::write(&file, stripped).expect("the configuration can be written");
-        let file = file.display().to_string();
-        self.inside("ip", &["address", "flush", "dev", &self.interface]);
-        self.inside("wg", &["setconf", &self.interface, &file]);
-        for address in addresses {
-            let family = if address.contains(':') { "-6" } else { "-4" };
-            let add = [family, "address", "add", address, "dev", &self.interface];
-            let nodad: &[&str] = if family == "-6" { &["nodad"] } else { &[] };
-            self.inside("ip", &[&add[..], nodad].concat());
-        }
+        let file = |name: &str, text: &str| {
+            let path = self.folder.join(format!("{}.{name}", self.interface));
+            std::fs::write(&path, text).expect("the configuration can be written");
+            path.display().to_string()
+        };
         self.inside(
-            "ip",
-            &["link", "set", "mtu", "1420", "up", "dev", &self.interface],
+            "wg",
+            &["setconf", &self.interface, &file("conf", &stripped)],
         );
-        for family in ["-4", "-6"] {
-            self.inside(
-                "ip",
-                &[
-                    family,
-                    "route",
-                    "replace",
-                    "default",
-                    "dev",
-                    &self.interface,
-                ],
-            );
+        // In one process: under emulation each costs a tenth of a second.
+        let interface = &self.interface;
+        let mut batch = format!("address flush dev {interface}\n");
+        for address in addresses {
+            let nodad = if address.contains(':') { "nodad" } else { "" };
+            writeln!(batch, "address add {address} dev {interface} {nodad}").expect("room");
         }
+        writeln!(batch, "link set mtu 1420 up dev {interface}").expect("room");
+        for all in ["0.0.0.0/0", "::/0"] {
+            writeln!(batch, "route replace {all} dev {interface}").expect("room");
+        }
+        let batch = file("batch", &batch);
+        run("ip", &["-n", &self.namespace, "-batch", &batch]);
     }
 
     /// One ping; whether the answer came within the deadline.
