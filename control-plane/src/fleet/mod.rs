@@ -139,6 +139,12 @@ impl Fleet {
         self.bus.publish(channel, Notice::Wake { server, asker });
     }
 
+    /// How many requests in this process wait for nodes now.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.waiters.count()
+    }
+
     /// The authority that signs and reads node tokens.
     #[must_use]
     pub fn identity(&self) -> &Identity {
@@ -150,7 +156,7 @@ impl Fleet {
     }
 
     /// Reads the catalogue anew; every later [`Fleet::view`] has at least what is committed now.
-    async fn refresh(&self) -> Result<(), ApiError> {
+    pub async fn refresh(&self) -> Result<(), ApiError> {
         let read = store::read_fleet(&self.db).await?;
         self.view
             .store(Arc::new(self.view().next(read, self.replica)));

@@ -130,6 +130,10 @@ impl Waiters {
         })
     }
 
+    pub(super) fn count(&self) -> usize {
+        lock(&self.state).count
+    }
+
     /// Another replica waits for this connection. Gives the answer if the node was faster.
     pub(super) fn ask(&self, connection: ConnectionId, replica: Uuid) -> Option<Answered> {
         let mut state = lock(&self.state);

@@ -1,0 +1,172 @@
+//! The node agent as a process in the node's namespace.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::process::{Process, binary};
+use super::{Backend, Plane, World};
+use crate::wait_until;
+
+/// A node agent with its state in a folder. Dropping it kills the process and nothing else.
+#[derive(Debug)]
+pub struct Agent {
+    namespace: String,
+    folder: PathBuf,
+    interface: String,
+    environment: Vec<(&'static str, String)>,
+    process: Option<Process>,
+}
+
+/// What `node-agent status --json` says, as far as tests read it.
+#[derive(Debug, Clone)]
+pub struct AgentStatus(pub Value);
+
+impl AgentStatus {
+    fn number(&self, pointer: &str) -> u64 {
+        let value = self.0.pointer(pointer).and_then(Value::as_u64);
+        value.unwrap_or_else(|| panic!("no {pointer} in {}", self.0))
+    }
+
+    /// Peers added to, changed in or removed from the interface since the process started.
+    #[must_use]
+    pub fn operations(&self) -> u64 {
+        let kinds = [
+            "/operations/added",
+            "/operations/updated",
+            "/operations/removed",
+        ];
+        kinds.iter().map(|kind| self.number(kind)).sum()
+    }
+
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.0
+            .pointer("/session/state")
+            .is_some_and(|state| state == "connected")
+    }
+}
+
+impl Agent {
+    /// Enrols as `hostname` and runs.
+    pub async fn start(
+        world: &World,
+        plane: &Plane,
+        folder: &Path,
+        hostname: &str,
+        backend: Backend,
+    ) -> Self {
+        let interface = world.interface("n");
+        let path = |name: &str| folder.join(name).display().to_string();
+        let environment = vec![
+            ("PLANE_URL", plane.url().to_owned()),
+            ("PLANE_CA_FILE", plane.root_file().display().to_string()),
+            ("HOSTNAME", hostname.to_owned()),
+            ("WIREGUARD_INTERFACE", interface.clone()),
+            ("WIREGUARD_PORT", "51820".to_owned()),
+            ("PUBLIC_ENDPOINT", format!("{}:51820", World::NODE)),
+            ("VPN_SUBNET", "10.77.0.0/16".to_owned()),
+            ("VPN_SUBNET_V6", "fd77::/112".to_owned()),
+            ("FORWARD_ALLOW", World::INTERNET_RANGES.to_owned()),
+            ("STATE_DIR", path("state")),
+            ("RUN_DIR", path("run")),
+            ("BACKEND", backend.to_string()),
+            ("RUST_LOG", "info".to_owned()),
+            (
+                "PATH",
+                "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned(),
+            ),
+        ];
+        let mut agent = Self {
+            namespace: world.node(),
+            folder: folder.to_owned(),
+            interface,
+            environment,
+            process: None,
+        };
+        agent.enrol(&plane.enrolment_token(hostname));
+        agent.run();
+        agent.wait_connected().await;
+        agent
+    }
+
+    fn command(&self) -> Command {
+        let program = binary("NODE_AGENT_BIN", "node-agent");
+        let mut command = World::command(&self.namespace, &program);
+        command
+            .env_clear()
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
+            .current_dir(&self.folder);
+        command
+    }
+
+    fn enrol(&self, token: &str) {
+        let output = self
+            .command()
+            .args(["enroll", "--token", token])
+            .output()
+            .expect("the agent's program runs");
+        assert!(
+            output.status.success(),
+            "enroll: {}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+
+    /// Starts the process, again after [`Agent::kill`].
+    pub fn run(&mut self) {
+        let process = Process::spawn("node-agent", &self.folder, self.command().arg("run"));
+        self.process = Some(process);
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self) {
+        self.process = None;
+    }
+
+    /// Asks it to end. The interface stays.
+    pub async fn terminate(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.terminate().await;
+        }
+    }
+
+    #[must_use]
+    pub fn interface(&self) -> &str {
+        &self.interface
+    }
+
+    #[must_use]
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    /// None while it does not answer.
+    #[must_use]
+    pub fn status(&self) -> Option<AgentStatus> {
+        let output = self.command().args(["status", "--json"]).output().ok()?;
+        let status = serde_json::from_slice(&output.stdout).ok()?;
+        output.status.success().then_some(AgentStatus(status))
+    }
+
+    pub async fn wait_connected(&mut self) {
+        wait_until(
+            "the agent has a session",
+            Duration::from_secs(30),
+            async || {
+                if let Some(process) = &mut self.process {
+                    assert!(
+                        process.is_running(),
+                        "the agent ended:\n{}",
+                        process.output()
+                    );
+                }
+                self.status().is_some_and(|status| status.is_connected())
+            },
+        )
+        .await;
+    }
+}

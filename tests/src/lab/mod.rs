@@ -1,0 +1,33 @@
+//! The two daemons as they are shipped, in a world of network namespaces.
+//!
+//! ```text
+//! this machine ──── node ──── internet
+//!  (the plane)       │
+//!                    └─────── client
+//! ```
+//!
+//! The client has no route but to the node, and "the internet" none but to the node: what passes
+//! between the two went through the tunnel and the node's address translation. Everything has names
+//! of its own and goes when its value is dropped.
+
+mod agent;
+mod plane;
+mod process;
+mod stage;
+mod wg;
+mod world;
+
+pub use agent::{Agent, AgentStatus};
+pub use plane::{Plane, PlaneSettings};
+pub use process::{Process, binary, run, try_run};
+pub use stage::Stage;
+pub use wg::{Backend, Ping, PingReport, WgClient, WgPeer, dump, key_of, unix_now};
+pub use world::World;
+
+/// Fails with what to do when the tests were started by somebody who may not make namespaces.
+pub fn require_root() {
+    assert!(
+        nix::unistd::geteuid().is_root(),
+        "these tests make network namespaces: run them as root"
+    );
+}

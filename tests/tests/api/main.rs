@@ -1,0 +1,28 @@
+//! The public API and the node protocol, against the real plane in this process and simulated nodes.
+#![expect(
+    clippy::indexing_slicing,
+    clippy::expect_used,
+    reason = "helpers of tests fail by panicking"
+)]
+
+mod accounts;
+mod client_config;
+mod connect;
+mod disconnect;
+mod enrolment;
+mod envelope;
+mod failures;
+mod health;
+mod metrics;
+mod openapi;
+mod replicas;
+mod schema;
+mod selection;
+mod servers;
+mod session;
+mod status;
+
+use std::time::Duration;
+
+/// For what takes one or two round trips in a plane that is busy with other tests.
+const SOON: Duration = Duration::from_secs(10);

@@ -1,0 +1,128 @@
+//! The document covers every route, and no route is open by mistake.
+
+use std::collections::BTreeSet;
+
+use reqwest::Method;
+use serde_json::{Value, json};
+use tests::TestApp;
+use uuid::Uuid;
+
+/// What answers without an access token, and why it may.
+const OPEN: &[(&str, &str)] = &[
+    ("POST", "/api/v1/auth/register"),
+    ("POST", "/api/v1/auth/login"),
+    ("GET", "/api/v1/health"),
+    ("GET", "/health"),
+    ("GET", "/health/live"),
+    ("GET", "/health/ready"),
+    ("GET", "/api/v1/health/live"),
+    ("GET", "/api/v1/health/ready"),
+];
+
+/// The routes of the contract that exist by now.
+const CONTRACT: &[(&str, &str)] = &[
+    ("POST", "/api/v1/auth/register"),
+    ("POST", "/api/v1/auth/login"),
+    ("GET", "/api/v1/users/me"),
+    ("GET", "/api/v1/servers"),
+    ("GET", "/api/v1/servers/recommended"),
+    ("GET", "/api/v1/servers/{id}"),
+    ("POST", "/api/v1/vpn/connect"),
+    ("POST", "/api/v1/connection/connect"),
+    ("POST", "/api/v1/vpn/disconnect"),
+    ("POST", "/api/v1/vpn/disconnect/{id}"),
+    ("POST", "/api/v1/connection/disconnect"),
+    ("GET", "/api/v1/connection/status"),
+    ("GET", "/api/v1/connection/{id}/config"),
+    ("GET", "/api/v1/connection/{id}/config.conf"),
+    ("GET", "/api/v1/connection/{id}/qr.svg"),
+    ("GET", "/api/v1/connection/{id}/qr.png"),
+    ("GET", "/api/v1/ws/connection/{id}"),
+];
+
+fn routes(document: &Value) -> Vec<(String, String)> {
+    let paths = document["paths"].as_object().expect("paths");
+    let methods = |path: &Value| -> Vec<String> {
+        let object = path.as_object().expect("methods");
+        object.keys().map(|method| method.to_uppercase()).collect()
+    };
+    paths
+        .iter()
+        .flat_map(|(path, item)| {
+            methods(item)
+                .into_iter()
+                .map(move |method| (method, path.clone()))
+        })
+        .filter(|(method, _)| ["GET", "POST", "PUT", "PATCH", "DELETE"].contains(&method.as_str()))
+        .collect()
+}
+
+/// Any name of a parameter is as good as another.
+fn anonymous_parameters(path: &str) -> String {
+    let part = |part: &str| match part.starts_with('{') {
+        true => "{id}".to_owned(),
+        false => part.to_owned(),
+    };
+    path.split('/').map(part).collect::<Vec<_>>().join("/")
+}
+
+async fn document(app: &TestApp) -> Value {
+    app.client()
+        .get("/api/v1/openapi.json")
+        .await
+        .expect(200)
+        .json()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_document_has_the_contracts_routes() {
+    let app = TestApp::start().await;
+    let found: BTreeSet<_> = routes(&document(&app).await)
+        .into_iter()
+        .map(|(method, path)| (method, anonymous_parameters(&path)))
+        .collect();
+    for (method, path) in CONTRACT {
+        let route = ((*method).to_owned(), (*path).to_owned());
+        assert!(
+            found.contains(&route),
+            "{method} {path} is missing in {found:#?}"
+        );
+    }
+    let _ = app.client().get("/docs/").await.expect(200);
+    app.finish(&[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_documented_route_exists_and_asks_for_a_token() {
+    let app = TestApp::start().await;
+    let client = app.client();
+    for (method, path) in routes(&document(&app).await) {
+        let anonymous = anonymous_parameters(&path).replace("{id}", &Uuid::now_v7().to_string());
+        let verb: Method = method.parse().expect("a method");
+        let mut request = client.request(verb, &anonymous);
+        if method != "GET" {
+            request = request.json(&json!({}));
+        }
+        let reply = client.send(request).await;
+        let open = OPEN.contains(&(method.as_str(), path.as_str()));
+        let node = path.starts_with("/node/");
+        assert_ne!(reply.status.as_u16(), 405, "{method} {path} is no route");
+        assert_eq!(
+            reply.status.as_u16() == 401,
+            !open,
+            "{method} {path} answered {} to nobody (open: {open}, node: {node})",
+            reply.status
+        );
+    }
+    app.finish(&[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn errors_are_documented_with_the_envelope() {
+    let app = TestApp::start().await;
+    let document = document(&app).await;
+    assert!(document["components"]["schemas"]["ErrorEnvelope"].is_object());
+    assert!(document["components"]["securitySchemes"].is_object());
+    assert_eq!(document["info"]["license"]["name"], "MIT");
+    app.finish(&[]).await;
+}
