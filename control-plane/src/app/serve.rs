@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use actix_web::dev::{Server, ServerHandle};
 use actix_web::{App, HttpServer, web};
@@ -16,6 +17,10 @@ use crate::config::Config;
 use crate::db::{self, MigrationError};
 use crate::router::{self, Documentation};
 use crate::tunnels;
+
+/// Longer than the 60 s for which load balancers keep a connection to us: whoever sends closes first,
+/// or a request meets a connection that is just being closed.
+const KEEP_ALIVE: Duration = Duration::from_secs(75);
 
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -142,6 +147,7 @@ fn api_server(state: &web::Data<AppState>) -> Result<(Server, SocketAddr), Start
     let shared = state.clone();
     let server = HttpServer::new(move || router::app(&shared, &documentation))
         .workers(config.workers)
+        .keep_alive(KEEP_ALIVE)
         .shutdown_timeout(config.shutdown_timeout.as_secs().max(1))
         .disable_signals();
     let bound = match &config.tls {

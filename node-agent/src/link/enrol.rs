@@ -8,8 +8,12 @@ use serde::Deserialize;
 use shared::protocol::ENROL_PATH;
 use shared::protocol::enrolment::{EnrolRequest, EnrolResponse};
 
-use super::PlaneUrl;
+use super::{Backoff, PlaneUrl, Retry};
 
+/// The code of a plane that cannot answer right now, and has done nothing.
+const BUSY: &str = "SERVICE_UNAVAILABLE";
+/// How often a busy plane is asked.
+const ATTEMPTS: usize = 6;
 const TIMEOUT: Duration = Duration::from_secs(20);
 /// Enough for every answer that the plane gives.
 const MAX_BODY: usize = 64 * 1024;
@@ -48,8 +52,29 @@ struct Detail {
     message: String,
 }
 
-/// Asks once. The token is single-use: whether a lost answer consumed it, only the plane knows.
+/// Asks, and again a few times where the plane says that it is busy, which leaves the token unused.
+/// After any other failure it does not: whether a lost answer consumed the token, only the plane
+/// knows.
 pub async fn enrol(
+    plane: &PlaneUrl,
+    tls: ClientConfig,
+    token: &SecretString,
+    request: &EnrolRequest,
+) -> Result<EnrolResponse, EnrolError> {
+    let mut backoff = Backoff::default();
+    for _ in 1..ATTEMPTS {
+        match ask(plane, tls.clone(), token, request).await {
+            Err(EnrolError::Refused { code, .. }) if code == BUSY => {
+                let wait = backoff.next(Retry::Lost, &mut rand::rng());
+                tokio::time::sleep(wait).await;
+            }
+            answer => return answer,
+        }
+    }
+    ask(plane, tls, token, request).await
+}
+
+async fn ask(
     plane: &PlaneUrl,
     tls: ClientConfig,
     token: &SecretString,

@@ -40,6 +40,23 @@ async fn enrolment_sends_the_token_and_reads_the_identity() {
     assert!(seen.contains("authorization: Bearer single-use"), "{seen}");
 }
 
+#[tokio::test]
+async fn a_busy_plane_is_asked_again() {
+    let plane = Plane::new().await;
+    let server_id = ServerId::generate();
+    let busy = r#"{"error":{"code":"SERVICE_UNAVAILABLE","message":"Busy","details":[],"request_id":"req_1"}}"#;
+    let body = format!(
+        r#"{{"server_id":"{server_id}","token":"node","expires_at":"2030-01-01T00:00:00Z"}}"#
+    );
+    let (url, token, request) = (plane.url(), SecretString::from("single-use"), request());
+    let enrolled = enrol(&url, tls(None).expect("TLS"), &token, &request);
+    let (enrolled, ()) = tokio::join!(enrolled, async {
+        plane.answer("503 Service Unavailable", busy).await;
+        plane.answer("201 Created", &body).await;
+    });
+    assert_eq!(enrolled.expect("enrolled").server_id, server_id);
+}
+
 #[rstest]
 #[case::refused(
     "401 Unauthorized",
