@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs the kernel tests where the kernel has WireGuard: on this machine, or inside scripts/vm.
 #
-#     kernel-tests.sh SERVICES_TAR TEST_PROGRAM [ARGUMENTS...]
+#     kernel-tests.sh SERVICES_TAR TEST_PROGRAM...
 #
 # The daemons' programs are found through CONTROL_PLANE_BIN and NODE_AGENT_BIN, or in the
 # working directory.
@@ -30,4 +30,8 @@ export TEST_DATABASE_URL=$PG_ADMIN_URL TEST_REDIS_URL=$REDIS_URL
 export CONTROL_PLANE_BIN=${CONTROL_PLANE_BIN:-$here/control-plane}
 export NODE_AGENT_BIN=${NODE_AGENT_BIN:-$here/node-agent}
 shift
-"$@"
+failed=0
+for program in "$@"; do
+    "$program" --test-threads=1 --nocapture || failed=1
+done
+exit "$failed"

@@ -13,9 +13,9 @@ pub async fn tier(connection: &mut AsyncPgConnection, user: UserId) -> Result<i1
         .eq(users::id)
         .and(subscriptions::status.ne("canceled"))
         .and(
-            subscriptions::end_date
-                .is_null()
-                .or(subscriptions::end_date.assume_not_null().gt(diesel::dsl::now)),
+            subscriptions::end_date.is_null().or(subscriptions::end_date
+                .assume_not_null()
+                .gt(diesel::dsl::now)),
         );
     let (is_active, tier): (bool, Option<i16>) = users::table
         .left_join(subscriptions::table.on(running))

@@ -4,9 +4,9 @@ use std::future::Future;
 use std::pin::Pin;
 
 use actix_web::dev::Payload;
-use actix_web::error::{PathError, PayloadError, QueryPayloadError};
+use actix_web::error::{PathError, PayloadError};
 use actix_web::http::header::{CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
-use actix_web::web::{self, Bytes, PathConfig, PayloadConfig, QueryConfig};
+use actix_web::web::{self, Bytes, PathConfig, PayloadConfig};
 use actix_web::{FromRequest, HttpMessage, HttpRequest, ResponseError};
 use garde::Validate;
 use serde::de::DeserializeOwned;
@@ -86,10 +86,7 @@ where
     type Future = std::future::Ready<Result<Self, ApiError>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        let value = web::Query::<T>::from_query(request.query_string())
-            .map_err(|error| bad_query(&error))
-            .and_then(|query| validated(query.into_inner()));
-        std::future::ready(value.map(Self))
+        std::future::ready(parse_query(request.query_string()).map(Self))
     }
 }
 
@@ -107,7 +104,25 @@ pub fn parse<T>(body: &[u8]) -> Result<T, ApiError>
 where
     T: DeserializeOwned + Validate<Context = ()>,
 {
-    let value = serde_json::from_slice(body).map_err(|error| bad_json(&error))?;
+    let mut json = serde_json::Deserializer::from_slice(body);
+    let value = serde_path_to_error::deserialize(&mut json)
+        .map_err(|error| misread("body", &error))
+        .and_then(|value| {
+            json.end()
+                .map(|()| value)
+                .map_err(|error| ApiError::invalid("body", sentence(&error.to_string())))
+        })?;
+    validated(value)
+}
+
+/// Parses and validates a query string or a form's body.
+pub fn parse_query<T>(query: &str) -> Result<T, ApiError>
+where
+    T: DeserializeOwned + Validate<Context = ()>,
+{
+    let pairs = serde_urlencoded::Deserializer::new(form_urlencoded::parse(query.as_bytes()));
+    let value =
+        serde_path_to_error::deserialize(pairs).map_err(|error| misread("query", &error))?;
     validated(value)
 }
 
@@ -126,8 +141,7 @@ pub fn validated<T: Validate<Context = ()>>(value: T) -> Result<T, ApiError> {
 pub fn configure(config: &mut web::ServiceConfig) {
     config
         .app_data(PayloadConfig::new(BODY_LIMIT))
-        .app_data(PathConfig::default().error_handler(|error, _| bad_path(&error).into()))
-        .app_data(QueryConfig::default().error_handler(|error, _| bad_query(&error).into()));
+        .app_data(PathConfig::default().error_handler(|error, _| bad_path(&error).into()));
 }
 
 fn is_json(request: &HttpRequest) -> bool {
@@ -151,24 +165,15 @@ fn bad_body(error: &actix_web::Error) -> ApiError {
     }
 }
 
-fn bad_json(error: &serde_json::Error) -> ApiError {
-    let text = error.to_string();
-    match missing_field(&text) {
-        Some(field) => ApiError::invalid(field, "Is required"),
-        None => ApiError::invalid("body", sentence(&text)),
-    }
-}
-
-pub(crate) fn bad_query(error: &QueryPayloadError) -> ApiError {
-    match error {
-        QueryPayloadError::Deserialize(error) => {
-            let text = error.to_string();
-            match missing_field(&text) {
-                Some(field) => ApiError::invalid(field, "Is required"),
-                None => ApiError::invalid("query", sentence(&text)),
-            }
-        }
-        _ => ApiError::invalid("query", "Could not be read"),
+/// An error at the field where it happened; at `whole` where no field is to blame.
+fn misread<E: std::fmt::Display>(whole: &str, error: &serde_path_to_error::Error<E>) -> ApiError {
+    let text = error.inner().to_string();
+    let path = error.path().to_string();
+    match (missing_field(&text), path.as_str()) {
+        (Some(field), ".") => ApiError::invalid(field, "Is required"),
+        (Some(field), path) => ApiError::invalid(format!("{path}.{field}"), "Is required"),
+        (None, ".") => ApiError::invalid(whole, sentence(&text)),
+        (None, path) => ApiError::invalid(path, sentence(&text)),
     }
 }
 
@@ -266,7 +271,7 @@ mod tests {
     #[case("", Ok(0))]
     #[case("?tier=2&city=Oslo", Ok(2))]
     #[case("?tier=4", Err("tier"))]
-    #[case("?tier=x", Err("query"))]
+    #[case("?tier=x", Err("tier"))]
     #[case("?city=O", Err("city"))]
     #[actix_web::test]
     async fn a_query_is_held_to_the_rules(#[case] query: &str, #[case] tier: Result<u8, &str>) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use diesel::result::{DatabaseErrorKind, Error};
-use shared::ids::{Revision, ServerId};
+use shared::ids::{Generation, PeerId, Revision, ServerId};
 use shared::protocol::{Change, FailureReason, Outcome, PeerResult, StateHash};
 
 use super::model::EndReason;
@@ -96,6 +96,9 @@ impl DesiredState for NodeLog {
         if results.is_empty() {
             return Ok(Vec::new());
         }
+        self.live
+            .flush_before(&self.db, server, &final_generations(results))
+            .await?;
         let mut conn = self.db.get().await?;
         let acked = match store::acknowledge(&mut conn, server, fence, results).await {
             Ok(acked) => acked,
@@ -135,6 +138,17 @@ impl NodeLog {
         }
         told
     }
+}
+
+/// The peers that are gone, each with the generation of its final counters.
+fn final_generations(results: &[PeerResult]) -> Vec<(PeerId, Generation)> {
+    results
+        .iter()
+        .filter_map(|result| match result.outcome {
+            Outcome::Removed { counters } => Some((result.peer, counters?.generation)),
+            _ => None,
+        })
+        .collect()
 }
 
 fn is_unique_violation(error: &Error) -> bool {

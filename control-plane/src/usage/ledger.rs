@@ -121,54 +121,51 @@ mod tests {
         assert_eq!((ledger.sent, ledger.received), total);
     }
 
-    /// What each generation counted in the end, and the reports that arrived of it: any of its
-    /// values, in any order and number, its last one among them.
-    fn history() -> impl Strategy<Value = Vec<(u64, u64, Vec<(u64, u64)>)>> {
-        let generation = (0..1_u64 << 40, 0..1_u64 << 40).prop_flat_map(|(sent, received)| {
-            proptest::collection::vec((0..=sent, 0..=received), 0..6)
-                .prop_map(move |mut reports| {
-                    reports.push((sent, received));
-                    (sent, received, reports)
-                })
-                .prop_shuffle_reports()
-        });
-        proptest::collection::vec(generation, 1..5)
+    /// What one generation counted in the end, and the reports that arrived of it.
+    #[derive(Debug, Clone)]
+    struct Counted {
+        sent: u64,
+        received: u64,
+        reports: Vec<(u64, u64)>,
     }
 
-    trait ShuffleReports {
-        fn prop_shuffle_reports(self) -> BoxedStrategy<(u64, u64, Vec<(u64, u64)>)>;
-    }
-
-    impl<S> ShuffleReports for S
-    where
-        S: Strategy<Value = (u64, u64, Vec<(u64, u64)>)> + 'static,
-    {
-        fn prop_shuffle_reports(self) -> BoxedStrategy<(u64, u64, Vec<(u64, u64)>)> {
-            self.prop_flat_map(|(sent, received, reports)| {
-                Just(reports)
-                    .prop_shuffle()
-                    .prop_map(move |reports| (sent, received, reports))
+    /// Any of a generation's values, in any order and number, its last one among them.
+    fn counted() -> impl Strategy<Value = Counted> {
+        (0..1_u64 << 40, 0..1_u64 << 40)
+            .prop_flat_map(|(sent, received)| {
+                let earlier = proptest::collection::vec((0..=sent, 0..=received), 0..6);
+                (Just((sent, received)), earlier)
             })
-            .boxed()
-        }
+            .prop_flat_map(|(last, mut reports)| {
+                reports.push(last);
+                (Just(last), Just(reports).prop_shuffle())
+            })
+            .prop_map(|((sent, received), reports)| Counted {
+                sent,
+                received,
+                reports,
+            })
     }
 
     proptest! {
         #[test]
-        fn loss_repeats_and_order_do_not_matter(history in history(), repeats in 1_usize..3) {
+        fn loss_repeats_and_order_do_not_matter(
+            history in proptest::collection::vec(counted(), 1..5),
+            repeats in 1_usize..3,
+        ) {
             let mut ledger = Ledger::default();
             let mut expected = (0, 0);
-            for (generation, (sent, received, reports)) in (1..).zip(&history) {
-                for (sent, received) in reports {
+            for (generation, counted) in (1..).zip(&history) {
+                for (sent, received) in &counted.reports {
                     for _ in 0..repeats {
                         ledger = ledger.fold(&report(generation, *sent, *received));
                     }
                 }
                 // The generation before may still repeat itself.
-                if let Some((sent, received)) = reports.first().filter(|_| generation > 1) {
+                if let Some((sent, received)) = counted.reports.first().filter(|_| generation > 1) {
                     ledger = ledger.fold(&report(generation - 1, *sent, *received));
                 }
-                expected = (expected.0 + sent, expected.1 + received);
+                expected = (expected.0 + counted.sent, expected.1 + counted.received);
             }
             prop_assert_eq!((ledger.sent, ledger.received), expected);
         }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
-use shared::ids::{PeerId, ServerId, UserId};
+use shared::ids::{Generation, PeerId, ServerId, UserId};
 use shared::protocol::PeerCounters;
 use shared::protocol::counters::CountersFrame;
 use tokio::sync::Notify;
@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::meter::Meter;
 use super::store::{self, Report};
 use crate::db::Pool;
-use crate::error::ApiError;
+use crate::error::{ApiError, Code};
 use crate::fleet::desired::CounterSink;
 
 /// Peers kept in memory; past that, newcomers are not metered live until others leave.
@@ -172,6 +172,29 @@ impl Live {
         }
     }
 
+    /// Writes what these peers of a node counted before the generation that each ends with. The
+    /// final counters go to the database by themselves, and would shut out what is older. Costs
+    /// nothing for a peer that has nothing older to be stored, which is nearly every one.
+    pub async fn flush_before(
+        &self,
+        db: &Pool,
+        server: ServerId,
+        ends: &[(PeerId, Generation)],
+    ) -> Result<(), ApiError> {
+        loop {
+            let reports = self.unstored_before(server, ends);
+            if reports.is_empty() {
+                return Ok(());
+            }
+            let stored = store::flush(&mut *db.get().await?, &reports).await?;
+            self.settle(&reports, &stored);
+            if stored.is_empty() {
+                return Err(ApiError::new(Code::Unavailable)
+                    .with_source("the counters of a peer that ends are locked"));
+            }
+        }
+    }
+
     fn record_at(&self, server: ServerId, frame: &CountersFrame, now: Instant) {
         let mut state = self.state();
         let State { nodes, peers } = &mut *state;
@@ -220,6 +243,25 @@ impl Live {
             }
         }
         reports
+    }
+
+    fn unstored_before(&self, server: ServerId, ends: &[(PeerId, Generation)]) -> Vec<Report> {
+        let state = self.state();
+        let Some(node) = state.nodes.get(&server) else {
+            return Vec::new();
+        };
+        ends.iter()
+            .filter_map(|(peer, end)| {
+                let meter = &node.peers.get(peer)?.meter;
+                let counters = meter.unstored().filter(|it| it.generation < *end)?;
+                Some(Report {
+                    server,
+                    peer: *peer,
+                    counters,
+                    peak: meter.peak(),
+                })
+            })
+            .collect()
     }
 
     /// Takes the database's answer; says whether anybody has an older generation out of the way.
@@ -299,7 +341,6 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use shared::ids::Generation;
 
     fn frame(taken_at: u64, entries: &[(u64, u64)]) -> CountersFrame {
         let entries = entries

@@ -25,10 +25,12 @@ pub(super) struct Credentials {
 }
 
 /// What a form calls them.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Deserialize, Validate, ToSchema)]
 pub(super) struct LoginForm {
+    #[garde(skip)]
     #[schema(example = "anna@example.org")]
     username: String,
+    #[garde(skip)]
     #[schema(value_type = String, format = Password)]
     password: SecretString,
 }
@@ -52,9 +54,7 @@ impl FromRequest for Credentials {
 
 fn from_form(body: &[u8]) -> Result<Credentials, ApiError> {
     let text = std::str::from_utf8(body).unwrap_or_default();
-    let form = actix_web::web::Query::<LoginForm>::from_query(text)
-        .map_err(|error| input::bad_query(&error))?
-        .into_inner();
+    let form: LoginForm = input::parse_query(text)?;
     Ok(Credentials {
         email: form.username,
         password: form.password,

@@ -22,7 +22,7 @@ pub(super) struct Filter {
     /// Location, country, ISO code or city: what connect takes.
     #[garde(length(max = 100))]
     location: Option<String>,
-    /// A streaming service that works there.
+    /// A streaming service that works there; `true` for any, `false` for none.
     #[garde(length(max = 100))]
     streaming: Option<String>,
     #[garde(length(max = 100))]
@@ -120,7 +120,11 @@ impl Filter {
                 .location
                 .as_ref()
                 .is_none_or(|place| server.is_at(place))
-            && has(&self.streaming, &server.streaming_services)
+            && match self.streaming.as_deref() {
+                Some("true") => !server.streaming_services.is_empty(),
+                Some("false") => server.streaming_services.is_empty(),
+                _ => has(&self.streaming, &server.streaming_services),
+            }
             && has(&self.protocol, &server.protocols)
             && has(&self.feature, &server.features)
             && self.tier.is_none_or(|tier| server.tier <= tier)
@@ -153,6 +157,7 @@ mod tests {
     use super::*;
     use crate::fleet::Live;
     use crate::fleet::view::tests::profile;
+    use crate::http::input::parse_query;
 
     #[rstest]
     #[case("", true)]
@@ -164,6 +169,8 @@ mod tests {
     #[case("location=de", true)]
     #[case("streaming=NETFLIX", true)]
     #[case("streaming=hulu", false)]
+    #[case("streaming=true", true)]
+    #[case("streaming=false", false)]
     #[case("protocol=wireguard", true)]
     #[case("protocol=openvpn", false)]
     #[case("feature=p2p", false)]
@@ -175,7 +182,7 @@ mod tests {
         profile.tier = 1;
         profile.streaming_services = vec!["netflix".to_owned()];
         let server = Server::new(profile, Live::default());
-        let filter = web::Query::<Filter>::from_query(query).expect("a query");
+        let filter = parse_query::<Filter>(query).expect("a query");
         assert_eq!(filter.takes(&server), takes);
     }
 

@@ -1,5 +1,5 @@
 //! The kernel's WireGuard, each test in a network namespace of its own. Needs root and a kernel
-//! that has the module, hence the feature `kernel-tests`.
+//! that has the module: `scripts/test kernel` runs it where there is one, or in `scripts/vm`.
 
 #![expect(
     clippy::unwrap_used,
