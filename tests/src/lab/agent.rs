@@ -86,7 +86,7 @@ impl Agent {
             environment,
             process: None,
         };
-        agent.enrol(&plane.enrolment_token(hostname));
+        agent.enrol(&plane.enrolment_token(hostname)).await;
         agent.run();
         agent.wait_connected().await;
         agent
@@ -102,18 +102,20 @@ impl Agent {
         command
     }
 
-    fn enrol(&self, token: &str) {
-        let output = self
-            .command()
-            .args(["enroll", "--token", token])
-            .output()
-            .expect("the agent's program runs");
-        assert!(
-            output.status.success(),
-            "enroll: {}{}",
-            String::from_utf8_lossy(&output.stdout),
-            String::from_utf8_lossy(&output.stderr)
-        );
+    /// As an operator does: again when the plane says that it is busy, as it does under emulation.
+    async fn enrol(&self, token: &str) {
+        wait_until("the agent enrols", Duration::from_secs(30), async || {
+            let mut command = self.command();
+            let output = command.args(["enroll", "--token", token]).output();
+            let output = output.expect("the agent's program runs");
+            let words = String::from_utf8_lossy(&output.stderr);
+            assert!(
+                output.status.success() || words.contains("SERVICE_UNAVAILABLE"),
+                "enroll: {words}"
+            );
+            output.status.success()
+        })
+        .await;
     }
 
     /// Starts the process, again after [`Agent::kill`].
