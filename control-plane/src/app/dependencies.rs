@@ -13,8 +13,10 @@ use super::AppState;
 use crate::config::Config;
 use crate::db;
 
-/// How long a dependency may take to answer before it counts as down.
-const DEADLINE: Duration = Duration::from_secs(1);
+/// How long a dependency may take to answer a pooled connection before it counts as down.
+const PING_DEADLINE: Duration = Duration::from_secs(1);
+/// How long a dependency may take to accept a connection: it may be starting, on a busy host.
+const REACH_DEADLINE: Duration = Duration::from_secs(10);
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
@@ -27,7 +29,7 @@ pub struct DependencyError {
 
 /// Whether Postgres answers a request's connection.
 pub async fn ping_postgres(state: &AppState) -> Result<Duration, DependencyError> {
-    timed("Postgres", async {
+    timed("Postgres", PING_DEADLINE, async {
         let mut connection = state.db().get().await.map_err(|error| error.to_string())?;
         connection
             .batch_execute("SELECT 1")
@@ -39,7 +41,7 @@ pub async fn ping_postgres(state: &AppState) -> Result<Duration, DependencyError
 
 /// Whether Redis answers a request's connection.
 pub async fn ping_redis(state: &AppState) -> Result<Duration, DependencyError> {
-    timed("Redis", async {
+    timed("Redis", PING_DEADLINE, async {
         let mut connection = state
             .redis()
             .get()
@@ -55,12 +57,14 @@ pub async fn ping_redis(state: &AppState) -> Result<Duration, DependencyError> {
 
 /// Whether Postgres takes connections as the configuration says, or why not.
 pub async fn reach_postgres(config: &Config) -> Result<Duration, DependencyError> {
-    timed("Postgres", db::reach(config.database.url.expose_secret())).await
+    let url = config.database.url.expose_secret();
+    timed("Postgres", REACH_DEADLINE, db::reach(url)).await
 }
 
 /// Whether Redis takes connections as the configuration says, or why not.
 pub async fn reach_redis(config: &Config) -> Result<Duration, DependencyError> {
-    timed("Redis", db::reach_redis(config.redis.url.expose_secret())).await
+    let url = config.redis.url.expose_secret();
+    timed("Redis", REACH_DEADLINE, db::reach_redis(url)).await
 }
 
 /// Waits until both answer, at most as long as the configuration allows.
@@ -90,20 +94,22 @@ where
 
 async fn timed<E: Display>(
     dependency: &'static str,
+    deadline: Duration,
     ping: impl Future<Output = Result<(), E>>,
 ) -> Result<Duration, DependencyError> {
     let start = Instant::now();
     let failed = |reason| DependencyError { dependency, reason };
-    match timeout(DEADLINE, ping).await {
+    match timeout(deadline, ping).await {
         Ok(Ok(())) => Ok(start.elapsed()),
         Ok(Err(error)) => Err(failed(error.to_string())),
-        Err(_) => Err(failed(format!("no answer within {DEADLINE:?}"))),
+        Err(_) => Err(failed(format!("no answer within {deadline:?}"))),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
+    use std::future::pending;
 
     use super::*;
 
@@ -139,10 +145,15 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_that_never_comes_counts_as_down() {
-        let result = timed("Redis", std::future::pending::<Result<(), String>>()).await;
+        let result = timed(
+            "Redis",
+            Duration::from_millis(5),
+            pending::<Result<(), String>>(),
+        )
+        .await;
         assert_eq!(
             result.unwrap_err().to_string(),
-            "Redis does not answer: no answer within 1s"
+            "Redis does not answer: no answer within 5ms"
         );
     }
 }
