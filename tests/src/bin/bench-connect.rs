@@ -1,5 +1,5 @@
-//! Connect latency and throughput: the plane as a process of its own against simulated nodes, all on
-//! this machine. `scripts/bench connect` builds, starts Postgres and Redis, and runs this.
+//! Connect latency and throughput: the plane as a process of its own against simulated nodes and
+//! then against one real agent, all on this machine. `scripts/bench connect` builds, starts Postgres and Redis, and runs this.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -16,13 +16,14 @@ use control_plane::accounts::tokens::TokenIssuer;
 use control_plane::config::Config;
 use diesel_async::SimpleAsyncConnection;
 use futures_util::future::{join_all, try_join_all};
+use nix::unistd::geteuid;
 use secrecy::ExposeSecret;
 use serde_json::json;
 use shared::ids::UserId;
 use shared::wireguard::PrivateKey;
-use tests::api::{Client, server_timing};
+use tests::api::{Client, Reply, Tunnel, server_timing};
 use tests::bench::{Goal, Row, Samples, count, report};
-use tests::lab::{Plane, PlaneSettings};
+use tests::lab::{Plane, PlaneSettings, Stage};
 use tests::sim::SimConfig;
 use tests::{SimNode, TestDb};
 
@@ -30,7 +31,7 @@ const PARTS: [&str; 5] = ["db", "session", "agent", "ledger", "netlink"];
 const POOL_SIZE: usize = 16;
 
 #[derive(Debug, Parser)]
-#[command(about = "Measures connecting against simulated nodes")]
+#[command(about = "Measures connecting")]
 struct Arguments {
     /// How many simulated nodes
     #[arg(long, default_value_t = 8)]
@@ -58,7 +59,7 @@ async fn main() -> anyhow::Result<ExitCode> {
 
     bench.run(1, Stop::After(100)).await?;
     let sequential = bench.run(1, Stop::After(arguments.sequential)).await?;
-    rows.extend(latency_rows(&sequential));
+    rows.extend(latency_rows("simulated nodes", &sequential));
     let length = Duration::from_secs(arguments.seconds);
     let mut fastest = 0.0;
     for clients in [1, 8, 32] {
@@ -83,6 +84,12 @@ async fn main() -> anyhow::Result<ExitCode> {
     rows.push(Row::new("limit: bare writes at 16", writes, "writes/s"));
     rows.push(Row::new("connects per bare write", fastest / writes, ""));
     bench.verify().await?;
+    drop(bench);
+    if geteuid().is_root() {
+        rows.extend(real_agent(arguments.sequential).await?);
+    } else {
+        println!("no rows with a real agent: it needs network namespaces, and they need root");
+    }
 
     report(&rows, &arguments.out)?;
     let missed = rows.iter().any(|row| row.holds == Some(false));
@@ -93,20 +100,42 @@ async fn main() -> anyhow::Result<ExitCode> {
     })
 }
 
+/// The whole way: an agent with its ledger and its interface in a namespace, over TLS. Each
+/// connection ends before the next begins.
+async fn real_agent(connects: usize) -> anyhow::Result<Vec<Row>> {
+    let stage = Stage::set().await;
+    let mut run = Run::default();
+    for _ in 0..connects {
+        let body = json!({ "client_public_key": PrivateKey::generate().public_key() });
+        let sent = Instant::now();
+        let reply = stage.user.connect(&body).await;
+        run.note(&reply, sent.elapsed())?;
+        let tunnel: Tunnel = reply.read();
+        stage.user.disconnected(tunnel.connection_id).await;
+    }
+    ensure!(stage.peers().is_empty(), "peers were left on the node");
+    Ok(latency_rows(&format!("{} agent", stage.backend), &run))
+}
+
 /// Latency, and where it went.
-fn latency_rows(run: &Run) -> Vec<Row> {
+fn latency_rows(against: &str, run: &Run) -> Vec<Row> {
     let latency = &run.latency;
+    let (p50, p99) = (latency.quantile_ms(0.5), latency.quantile_ms(0.99));
     let mut rows = vec![
-        Row::new("sequential p50", latency.quantile_ms(0.5), "ms").goal(Goal::AtMost(10.0)),
-        Row::new("sequential p99", latency.quantile_ms(0.99), "ms").goal(Goal::AtMost(50.0)),
-        Row::new("sequential mean", latency.mean_ms(), "ms"),
+        Row::new(format!("{against}: sequential p50"), p50, "ms").goal(Goal::AtMost(10.0)),
+        Row::new(format!("{against}: sequential p99"), p99, "ms").goal(Goal::AtMost(50.0)),
+        Row::new(
+            format!("{against}: sequential mean"),
+            latency.mean_ms(),
+            "ms",
+        ),
     ];
     let whole = latency.mean_ms();
     for part in PARTS {
         let mean = run.parts.get(part).copied().unwrap_or(f64::NAN) / count(latency.len());
-        rows.push(Row::new(format!("  of that {part}"), mean, "ms"));
+        rows.push(Row::new(format!("{against}: of that {part}"), mean, "ms"));
         rows.push(Row::new(
-            format!("  share of {part}"),
+            format!("{against}: share of {part}"),
             100.0 * mean / whole,
             "%",
         ));
@@ -130,6 +159,21 @@ struct Run {
 }
 
 impl Run {
+    fn note(&mut self, reply: &Reply, took: Duration) -> anyhow::Result<()> {
+        ensure!(
+            reply.status.is_success(),
+            "{}: {}",
+            reply.status,
+            reply.text()
+        );
+        self.latency.push(took);
+        let timing = reply.header("server-timing").unwrap_or_default();
+        for part in PARTS {
+            *self.parts.entry(part).or_default() += server_timing(timing, part).unwrap_or(0.0);
+        }
+        Ok(())
+    }
+
     fn per_second(&self) -> f64 {
         count(self.latency.len()) / self.took.as_secs_f64()
     }
@@ -215,17 +259,7 @@ impl Bench {
             let body = json!({ "client_public_key": PrivateKey::generate().public_key() });
             let sent = Instant::now();
             let reply = client.connect(&body).await;
-            run.latency.push(sent.elapsed());
-            ensure!(
-                reply.status.is_success(),
-                "{}: {}",
-                reply.status,
-                reply.text()
-            );
-            let timing = reply.header("server-timing").unwrap_or_default();
-            for part in PARTS {
-                *run.parts.entry(part).or_default() += server_timing(timing, part).unwrap_or(0.0);
-            }
+            run.note(&reply, sent.elapsed())?;
         }
     }
 

@@ -91,7 +91,7 @@ async fn two_hundred_peers_are_exactly_what_the_interface_has() {
 async fn kill_9_of_agent_and_plane_loses_no_ping() {
     let mut stage = stage().await;
     let client = stage.client().await;
-    connect_many(&stage, &new_keys(20)).await;
+    connect_many(&stage, &new_keys(PEERS - 1)).await;
     stage.tunnel(&client).await;
     let target = World::INTERNET.to_string();
     assert!(client.pings(&target, Duration::from_secs(5)));
