@@ -83,6 +83,7 @@ def follow(stream, reader, seconds):
             message = json.loads(payload)
             if message.get("type") == "metrics":
                 seen += 1
+                message["ping_ms"] = message["ping_ms"] or "-"
                 print(
                     "        down {bytes_received:>10} B {download_speed_mbps:>8.2f} Mbit/s"
                     "   up {bytes_sent:>9} B {upload_speed_mbps:>8.2f} Mbit/s"

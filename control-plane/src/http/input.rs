@@ -10,6 +10,7 @@ use actix_web::web::{self, Bytes, PathConfig, PayloadConfig};
 use actix_web::{FromRequest, HttpMessage, HttpRequest, ResponseError};
 use garde::Validate;
 use serde::de::DeserializeOwned;
+use serde_path_to_error::Segment;
 
 use crate::error::{ApiError, Code};
 
@@ -168,12 +169,13 @@ fn bad_body(error: &actix_web::Error) -> ApiError {
 /// An error at the field where it happened; at `whole` where no field is to blame.
 fn misread<E: std::fmt::Display>(whole: &str, error: &serde_path_to_error::Error<E>) -> ApiError {
     let text = error.inner().to_string();
-    let path = error.path().to_string();
-    match (missing_field(&text), path.as_str()) {
-        (Some(field), ".") => ApiError::invalid(field, "Is required"),
-        (Some(field), path) => ApiError::invalid(format!("{path}.{field}"), "Is required"),
-        (None, ".") => ApiError::invalid(whole, sentence(&text)),
-        (None, path) => ApiError::invalid(path, sentence(&text)),
+    let path = error.path();
+    let is_field = path.iter().len() > 0 && !path.iter().any(|it| matches!(it, Segment::Unknown));
+    match missing_field(&text) {
+        Some(field) if is_field => ApiError::invalid(format!("{path}.{field}"), "Is required"),
+        Some(field) => ApiError::invalid(field, "Is required"),
+        None if is_field => ApiError::invalid(path.to_string(), sentence(&text)),
+        None => ApiError::invalid(whole, sentence(&text)),
     }
 }
 

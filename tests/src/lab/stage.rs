@@ -7,6 +7,7 @@ use shared::wireguard::PublicKey;
 
 use super::{Agent, Backend, Plane, PlaneSettings, WgClient, WgPeer, World, dump, require_root};
 use crate::api::{Client, Tunnel};
+use crate::wait::scaled;
 use crate::{TestDb, wait_until};
 
 const SOON: Duration = Duration::from_secs(15);
@@ -33,11 +34,13 @@ impl Stage {
         require_root();
         let (world, db) = (World::new(), TestDb::new().await);
         let folder = tempfile::tempdir().expect("a folder can be made");
+        // The default, stretched where the processor is emulated.
+        let patience = scaled(Duration::from_secs(2));
         let settings = PlaneSettings {
             address: world.plane_address,
             database_url: db.url().to_owned(),
             tls: true,
-            more: Vec::new(),
+            more: vec![("CONNECT_ACK_TIMEOUT_MS", patience.as_millis().to_string())],
         };
         let plane = Plane::start(folder.path(), &settings).await;
         let agent = Agent::start(&world, &plane, folder.path(), "node", backend).await;

@@ -34,7 +34,7 @@ async fn connect_many(stage: &Stage, keys: &[PublicKey]) -> Vec<Tunnel> {
         let body = json!({ "client_public_key": key });
         stage.user.connected(&body).await
     });
-    connects.buffer_unordered(16).collect().await
+    connects.buffer_unordered(8).collect().await
 }
 
 fn new_keys(count: usize) -> Vec<PublicKey> {
@@ -76,7 +76,7 @@ async fn two_hundred_peers_are_exactly_what_the_interface_has() {
         .chain([&own])
         .map(|tunnel| tunnel.connection_id);
     futures_util::stream::iter(all)
-        .for_each_concurrent(16, async |connection| {
+        .for_each_concurrent(8, async |connection| {
             stage.user.disconnected(connection).await;
         })
         .await;
