@@ -395,7 +395,8 @@ impl TestApp {
 }
 
 /// The environment of a replica in a test.
-fn variables(database_url: &str) -> Variables {
+#[must_use]
+pub fn variables(database_url: &str) -> Variables {
     let loopback = IpAddr::from([127, 0, 0, 1]).to_string();
     [
         ("DATABASE_URL", database_url),

@@ -21,7 +21,7 @@ pub mod redis;
 pub mod sim;
 pub mod wait;
 
-pub use app::{Place, TestApp};
+pub use app::{Place, TestApp, variables};
 pub use db::TestDb;
 pub use sim::SimNode;
 pub use wait::{wait_for, wait_until};

@@ -24,7 +24,10 @@ pub struct TestRedis {
 
 impl TestRedis {
     pub async fn start() -> Self {
-        let port = free_port();
+        Self::start_at(free_port()).await
+    }
+
+    pub async fn start_at(port: u16) -> Self {
         let folder = tempfile::tempdir().expect("a folder can be made");
         let process = Command::new("redis-server")
             .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])

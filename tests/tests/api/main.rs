@@ -20,6 +20,7 @@ mod schema;
 mod selection;
 mod servers;
 mod session;
+mod start;
 mod status;
 
 use std::time::Duration;
