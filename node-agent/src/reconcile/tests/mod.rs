@@ -1,3 +1,4 @@
 mod node;
+mod repair;
 mod rig;
 mod state;
