@@ -1,6 +1,22 @@
 //! The tables as Diesel sees them; held to the migrations by a test.
 
 diesel::table! {
+    audit_log (id) {
+        id -> Uuid,
+        at -> Timestamptz,
+        action -> Varchar,
+        outcome -> Varchar,
+        actor_kind -> Varchar,
+        actor -> Nullable<Varchar>,
+        subject_kind -> Nullable<Varchar>,
+        subject -> Nullable<Varchar>,
+        before -> Nullable<Jsonb>,
+        after -> Nullable<Jsonb>,
+        request_id -> Nullable<Varchar>,
+    }
+}
+
+diesel::table! {
     connections (id) {
         id -> Uuid,
         user_id -> Uuid,
@@ -62,6 +78,20 @@ diesel::table! {
 }
 
 diesel::table! {
+    jobs (id) {
+        id -> Uuid,
+        kind -> Varchar,
+        sealed -> Bytea,
+        status -> Varchar,
+        attempts -> Int4,
+        run_at -> Timestamptz,
+        last_error -> Nullable<Text>,
+        created_at -> Timestamptz,
+        ended_at -> Nullable<Timestamptz>,
+    }
+}
+
+diesel::table! {
     nodes (server_id) {
         server_id -> Uuid,
         desired_revision -> Int8,
@@ -79,6 +109,52 @@ diesel::table! {
         backend -> Nullable<Varchar>,
         protocol -> Nullable<Int2>,
         last_seen_at -> Nullable<Timestamptz>,
+        created_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    oauth_clients (id) {
+        id -> Varchar,
+        name -> Varchar,
+        redirect_uris -> Array<Text>,
+        created_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    oauth_codes (code_hash) {
+        code_hash -> Bytea,
+        client_id -> Varchar,
+        user_id -> Uuid,
+        redirect_uri -> Text,
+        code_challenge -> Varchar,
+        expires_at -> Timestamptz,
+        used_at -> Nullable<Timestamptz>,
+        session_id -> Nullable<Uuid>,
+        created_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    one_time_tokens (token_hash) {
+        token_hash -> Bytea,
+        user_id -> Uuid,
+        purpose -> Varchar,
+        email -> Varchar,
+        expires_at -> Timestamptz,
+        used_at -> Nullable<Timestamptz>,
+        created_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    operator_tokens (id) {
+        id -> Uuid,
+        name -> Varchar,
+        rights -> Array<Text>,
+        expires_at -> Timestamptz,
+        revoked_at -> Nullable<Timestamptz>,
         created_at -> Timestamptz,
     }
 }
@@ -105,6 +181,38 @@ diesel::table! {
 }
 
 diesel::table! {
+    recovery_codes (code_hash) {
+        code_hash -> Bytea,
+        user_id -> Uuid,
+        used_at -> Nullable<Timestamptz>,
+        created_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    refresh_tokens (token_hash) {
+        token_hash -> Bytea,
+        session_id -> Uuid,
+        created_at -> Timestamptz,
+        used_at -> Nullable<Timestamptz>,
+    }
+}
+
+diesel::table! {
+    sessions (id) {
+        id -> Uuid,
+        user_id -> Uuid,
+        client_id -> Nullable<Varchar>,
+        name -> Nullable<Varchar>,
+        created_at -> Timestamptz,
+        last_used_at -> Timestamptz,
+        expires_at -> Timestamptz,
+        revoked_at -> Nullable<Timestamptz>,
+        revoke_reason -> Nullable<Varchar>,
+    }
+}
+
+diesel::table! {
     subscriptions (id) {
         id -> Uuid,
         user_id -> Uuid,
@@ -120,6 +228,18 @@ diesel::table! {
 }
 
 diesel::table! {
+    totp_factors (user_id) {
+        user_id -> Uuid,
+        sealed_secret -> Bytea,
+        enabled_at -> Nullable<Timestamptz>,
+        last_step -> Int8,
+        failures -> Int4,
+        locked_until -> Nullable<Timestamptz>,
+        created_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
     users (id) {
         id -> Uuid,
         email -> Varchar,
@@ -131,6 +251,7 @@ diesel::table! {
         is_verified -> Bool,
         created_at -> Timestamptz,
         updated_at -> Timestamptz,
+        deleted_at -> Nullable<Timestamptz>,
     }
 }
 
@@ -168,16 +289,35 @@ diesel::joinable!(connections -> devices (device_id));
 diesel::joinable!(devices -> users (user_id));
 diesel::joinable!(enrolment_tokens -> vpn_servers (server_id));
 diesel::joinable!(nodes -> vpn_servers (server_id));
+diesel::joinable!(oauth_codes -> oauth_clients (client_id));
+diesel::joinable!(oauth_codes -> sessions (session_id));
+diesel::joinable!(oauth_codes -> users (user_id));
+diesel::joinable!(one_time_tokens -> users (user_id));
+diesel::joinable!(recovery_codes -> users (user_id));
+diesel::joinable!(refresh_tokens -> sessions (session_id));
+diesel::joinable!(sessions -> oauth_clients (client_id));
+diesel::joinable!(sessions -> users (user_id));
 diesel::joinable!(subscriptions -> users (user_id));
 diesel::joinable!(subscriptions -> plans (plan_id));
+diesel::joinable!(totp_factors -> users (user_id));
 
 diesel::allow_tables_to_appear_in_same_query!(
+    audit_log,
     connections,
     devices,
     enrolment_tokens,
+    jobs,
     nodes,
+    oauth_clients,
+    oauth_codes,
+    one_time_tokens,
+    operator_tokens,
     plans,
+    recovery_codes,
+    refresh_tokens,
+    sessions,
     subscriptions,
+    totp_factors,
     users,
     vpn_servers,
 );

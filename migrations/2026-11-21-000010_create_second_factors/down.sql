@@ -1,0 +1,1 @@
+DROP TABLE recovery_codes; DROP TABLE totp_factors;
