@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use secrecy::SecretString;
-
+use super::MasterKeys;
 use super::reader::Reader;
 
 #[derive(Debug, Clone)]
@@ -11,8 +10,8 @@ pub struct AppConfig {
     pub name: String,
     /// Allows missing and weak secrets. Changes nothing else.
     pub debug: bool,
-    /// Keys that have no variable of their own are derived from it.
-    pub secret_key: SecretString,
+    /// Keys that have no variable of their own are derived from these.
+    pub keys: MasterKeys,
     /// How long `serve` waits for Postgres and Redis to come up.
     pub start_timeout: Duration,
     /// Whether `serve` runs pending migrations instead of refusing to start.
@@ -25,7 +24,7 @@ impl AppConfig {
         Self {
             name: reader.text("APP_NAME", "Prime VPN"),
             debug,
-            secret_key: reader.secret("SECRET_KEY", debug),
+            keys: MasterKeys::read(reader, debug),
             start_timeout: reader.duration("START_TIMEOUT", Duration::from_secs(60)),
             auto_migrate: reader.flag("AUTO_MIGRATE", false),
         }

@@ -9,6 +9,10 @@ pub const VARIABLES: &[(&str, &str)] = &[
         "at least 32 characters; keys without a variable are derived from it",
     ),
     (
+        "SECRET_KEYS_OLD",
+        "what SECRET_KEY was before, the latest first; read until `admin rotate-keys` has run",
+    ),
+    (
         "JWT_SECRET_KEY",
         "at least 32 characters; signs access tokens",
     ),
@@ -17,6 +21,33 @@ pub const VARIABLES: &[(&str, &str)] = &[
         "ACCESS_TOKEN_EXPIRE_MINUTES",
         "life of an access token [30]",
     ),
+    (
+        "REFRESH_TOKEN_EXPIRE_DAYS",
+        "a session that is not refreshed for so many days ends [30]",
+    ),
+    (
+        "REQUIRE_VERIFIED_EMAIL",
+        "a login needs a verified address [false]",
+    ),
+    ("VERIFICATION_TTL", "life of a verification link [2d]"),
+    ("PASSWORD_RESET_TTL", "life of a password reset link [1h]"),
+    ("AUDIT_RETENTION", "how long the audit log is kept [365d]"),
+    (
+        "MAIL_FROM",
+        "sender of mails [Prime VPN <noreply@localhost>]",
+    ),
+    (
+        "MAIL_DIR",
+        "without SMTP_HOST each mail becomes a file here [mail]",
+    ),
+    ("SMTP_HOST", "the server that takes our mail"),
+    ("SMTP_SECURITY", "starttls, tls or none [starttls]"),
+    ("SMTP_PORT", "[587, 465 or 25, as SMTP_SECURITY has it]"),
+    (
+        "SMTP_USER",
+        "with SMTP_PASSWORD, where the server asks for them",
+    ),
+    ("SMTP_PASSWORD", ""),
     (
         "NODE_ROOT_KEY",
         "64 hexadecimal digits; signs node tokens [derived from SECRET_KEY]",
@@ -41,6 +72,22 @@ pub const VARIABLES: &[(&str, &str)] = &[
     (
         "ALLOWED_HOSTS",
         "host names that are ours; * for any, .example.org for its subdomains [localhost,127.0.0.1,::1]",
+    ),
+    (
+        "PUBLIC_URL",
+        "where people reach the service; in links and tokens [http://localhost:8000]",
+    ),
+    (
+        "CORS_ALLOWED_ORIGINS",
+        "origins whose pages may call the API []",
+    ),
+    (
+        "HTTPS_ONLY",
+        "plain HTTP is turned away; behind a proxy, with TRUSTED_PROXIES [false]",
+    ),
+    (
+        "TRUSTED_PROXIES",
+        "networks whose X-Forwarded-* headers are believed []",
     ),
     (
         "TLS_CERT_FILE",

@@ -4,11 +4,14 @@
 //! reaches the service: everything wrong is collected and named at once. Nothing below this module
 //! looks at the environment, so tests hand in a map.
 
+mod accounts;
 mod app;
 mod database;
 mod help;
 mod http;
+mod keys;
 mod logging;
+mod mail;
 mod nodes;
 mod reader;
 mod redis;
@@ -17,11 +20,14 @@ mod vpn;
 
 use std::collections::BTreeMap;
 
+pub use accounts::AccountsConfig;
 pub use app::AppConfig;
 pub use database::DatabaseConfig;
 pub use help::{VARIABLES, help};
 pub use http::{HttpConfig, TlsFiles};
+pub use keys::MasterKeys;
 pub use logging::{LogFormat, LoggingConfig};
+pub use mail::{MailConfig, MailTransport, SmtpConfig, SmtpSecurity};
 pub use nodes::NodesConfig;
 pub use reader::{ConfigError, Origin, Problem, Setting};
 pub use redis::RedisConfig;
@@ -40,6 +46,8 @@ pub struct Config {
     pub redis: RedisConfig,
     pub http: HttpConfig,
     pub tokens: TokensConfig,
+    pub accounts: AccountsConfig,
+    pub mail: MailConfig,
     pub vpn: VpnConfig,
     pub nodes: NodesConfig,
     pub logging: LoggingConfig,
@@ -51,12 +59,14 @@ impl Config {
     pub fn read(variables: &Variables) -> Result<Self, ConfigError> {
         let mut reader = Reader::new(variables);
         let app = AppConfig::read(&mut reader);
-        let nodes = NodesConfig::read(&mut reader, &app.secret_key);
+        let nodes = NodesConfig::read(&mut reader, &app.keys);
         let mut config = Self {
             database: DatabaseConfig::read(&mut reader),
             redis: RedisConfig::read(&mut reader),
             http: HttpConfig::read(&mut reader),
             tokens: TokensConfig::read(&mut reader, app.debug),
+            accounts: AccountsConfig::read(&mut reader),
+            mail: MailConfig::read(&mut reader),
             vpn: VpnConfig::read(&mut reader),
             logging: LoggingConfig::read(&mut reader),
             app,

@@ -3,11 +3,10 @@
 use std::fmt;
 use std::time::Duration;
 
-use hkdf::Hkdf;
 use secrecy::zeroize::Zeroizing;
-use secrecy::{ExposeSecret, SecretBox, SecretString};
-use sha2::Sha256;
+use secrecy::{ExposeSecret, SecretBox};
 
+use super::MasterKeys;
 use super::reader::{REDACTED, Reader};
 
 /// Names the use of the derived key. Changing it revokes every node.
@@ -16,6 +15,7 @@ const ROOT_KEY_LABEL: &[u8] = b"prime-vpn node root key v1";
 #[derive(Clone)]
 pub struct NodesConfig {
     root_key: SecretBox<RootSeed>,
+    old_root_keys: Vec<SecretBox<RootSeed>>,
     pub token_ttl: Duration,
 }
 
@@ -37,12 +37,17 @@ impl NodesConfig {
         &self.root_key.expose_secret().0
     }
 
-    pub(super) fn read(reader: &mut Reader<'_>, secret_key: &SecretString) -> Self {
+    /// The seeds whose tokens are still accepted: a node takes a new token within its next session.
+    pub fn old_root_keys(&self) -> impl Iterator<Item = &[u8; 32]> {
+        self.old_root_keys.iter().map(|key| &key.expose_secret().0)
+    }
+
+    pub(super) fn read(reader: &mut Reader<'_>, keys: &MasterKeys) -> Self {
         let name = "NODE_ROOT_KEY";
         let seed = match reader.given(name) {
             None => {
                 reader.note(name, "derived from SECRET_KEY");
-                derive(secret_key)
+                keys.derive(ROOT_KEY_LABEL)
             }
             Some(text) => {
                 reader.note(name, REDACTED);
@@ -51,12 +56,14 @@ impl NodesConfig {
                         name,
                         "takes the 64 hexadecimal digits of an Ed25519 seed; make one with `openssl rand -hex 32`",
                     );
-                    derive(secret_key)
+                    keys.derive(ROOT_KEY_LABEL)
                 })
             }
         };
+        let sealed = |seed: Zeroizing<[u8; 32]>| SecretBox::new(Box::new(RootSeed(*seed)));
         Self {
-            root_key: SecretBox::new(Box::new(RootSeed(*seed))),
+            root_key: sealed(seed),
+            old_root_keys: keys.derive_old(ROOT_KEY_LABEL).map(sealed).collect(),
             token_ttl: reader.duration("NODE_TOKEN_TTL", Duration::from_secs(24 * 3600)),
         }
     }
@@ -75,16 +82,4 @@ fn decode(text: &str) -> Option<Zeroizing<[u8; 32]>> {
     let mut seed = Zeroizing::new([0; 32]);
     hex::decode_to_slice(text, seed.as_mut_slice()).ok()?;
     Some(seed)
-}
-
-#[expect(
-    clippy::expect_used,
-    reason = "32 bytes are far below the limit of HKDF-SHA256"
-)]
-fn derive(secret: &SecretString) -> Zeroizing<[u8; 32]> {
-    let mut seed = Zeroizing::new([0; 32]);
-    Hkdf::<Sha256>::new(None, secret.expose_secret().as_bytes())
-        .expand(ROOT_KEY_LABEL, seed.as_mut_slice())
-        .expect("a length that HKDF can give");
-    seed
 }

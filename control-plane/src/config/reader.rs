@@ -241,6 +241,15 @@ impl<'a> Reader<'a> {
         self.note(name, shown);
         SecretString::from(given.unwrap_or(DEBUG_SECRET))
     }
+
+    /// Former secrets, separated by commas. Whatever they were, they were in use.
+    pub(super) fn secrets(&mut self, name: &'static str) -> Vec<SecretString> {
+        let given = self.given(name);
+        self.note(name, given.map_or("", |_| REDACTED));
+        split(given.unwrap_or_default())
+            .map(SecretString::from)
+            .collect()
+    }
 }
 
 /// Shown in place of a secret.

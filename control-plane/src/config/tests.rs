@@ -103,6 +103,17 @@ fn every_given_value_is_used() {
 #[case("VPN_DNS", "1.1.1.1,dns.example.org")]
 #[case("CONNECT_ACK_TIMEOUT_MS", "0")]
 #[case("CONNECTION_IDLE_TIMEOUT", "soon")]
+#[case("REFRESH_TOKEN_EXPIRE_DAYS", "0")]
+#[case("PUBLIC_URL", "vpn.example.org")]
+#[case("PUBLIC_URL", "https://vpn.example.org/app")]
+#[case("CORS_ALLOWED_ORIGINS", "*")]
+#[case("CORS_ALLOWED_ORIGINS", "https://a.example.org,null")]
+#[case("TRUSTED_PROXIES", "10.0.0.0/33")]
+#[case("HTTPS_ONLY", "maybe")]
+#[case("MAIL_FROM", "nobody")]
+#[case("SMTP_SECURITY", "ssl3")]
+#[case("SMTP_PORT", "smtp")]
+#[case("AUDIT_RETENTION", "0")]
 #[case("NODE_ROOT_KEY", "abcd")]
 #[case("NODE_TOKEN_TTL", "1 fortnight")]
 #[case("LOG_FORMAT", "xml")]
@@ -120,6 +131,32 @@ fn a_wrong_value_is_named(#[case] name: &str, #[case] value: &str) {
 #[case("TLS_KEY_FILE", "TLS_CERT_FILE")]
 fn half_of_tls_is_refused(#[case] given: &str, #[case] missing: &str) {
     assert_eq!(problems(&with(&[(given, "/etc/x.pem")])), [missing]);
+}
+
+#[rstest]
+#[case("SMTP_USER", "SMTP_PASSWORD")]
+#[case("SMTP_PASSWORD", "SMTP_USER")]
+fn half_of_a_mail_login_is_refused(#[case] given: &str, #[case] missing: &str) {
+    assert_eq!(problems(&with(&[(given, "x")])), [missing]);
+}
+
+#[test]
+fn origins_and_proxies_are_read() {
+    let config = Config::read(&with(&[
+        ("PUBLIC_URL", "https://vpn.example.org/"),
+        (
+            "CORS_ALLOWED_ORIGINS",
+            "https://app.example.org, http://localhost:3000",
+        ),
+        ("TRUSTED_PROXIES", "10.0.0.0/8,::1"),
+    ]))
+    .unwrap();
+    assert_eq!(config.http.public_url, "https://vpn.example.org");
+    assert_eq!(
+        config.http.cors_allowed_origins,
+        ["https://app.example.org", "http://localhost:3000"]
+    );
+    assert_eq!(config.http.trusted_proxies.len(), 2);
 }
 
 #[test]
@@ -152,6 +189,10 @@ fn no_secret_is_shown() {
     let config = Config::read(&with(&[
         ("NODE_ROOT_KEY", &seed),
         ("REDIS_URL", "redis://:hunter2@cache/0"),
+        ("SECRET_KEYS_OLD", "hunter2"),
+        ("SMTP_HOST", "mail"),
+        ("SMTP_USER", "anna"),
+        ("SMTP_PASSWORD", "hunter2"),
     ]))
     .unwrap();
     let shown = format!("{config:?} {:?}", config.settings());

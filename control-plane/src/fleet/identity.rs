@@ -9,12 +9,13 @@ use std::time::SystemTime;
 
 use biscuit_auth::builder::{Algorithm, AuthorizerBuilder, BiscuitBuilder};
 use biscuit_auth::macros::{authorizer, biscuit};
-use biscuit_auth::{Authorizer, AuthorizerLimits, Biscuit, KeyPair, PrivateKey, error};
+use biscuit_auth::{Authorizer, AuthorizerLimits, Biscuit, KeyPair, PrivateKey, PublicKey, error};
 use chrono::{DateTime, Duration, Utc};
 use shared::ids::ServerId;
 use shared::protocol::NodeToken;
 use uuid::Uuid;
 
+use crate::config::NodesConfig;
 use crate::error::{ApiError, Code};
 
 /// Longest enrolment token life that is signed.
@@ -27,6 +28,8 @@ const MAX_EVALUATION: std::time::Duration = std::time::Duration::from_millis(50)
 /// The authority that signs and reads tokens.
 pub struct Identity {
     root: KeyPair,
+    /// Former roots, whose tokens are still read.
+    old_roots: Vec<PublicKey>,
     node_token_life: Duration,
 }
 
@@ -77,16 +80,15 @@ impl From<IdentityError> for ApiError {
 }
 
 impl Identity {
-    /// Takes the seed of an Ed25519 key, and how long node tokens shall live.
-    pub fn new(
-        seed: &[u8; 32],
-        node_token_life: std::time::Duration,
-    ) -> Result<Self, IdentityError> {
-        let key = PrivateKey::from_bytes(seed, Algorithm::Ed25519)
-            .map_err(|error| IdentityError::Signing(error.into()))?;
+    /// Takes the keys and how long node tokens shall live from the configuration.
+    pub fn new(config: &NodesConfig) -> Result<Self, IdentityError> {
         Ok(Self {
-            root: KeyPair::from(&key),
-            node_token_life: Duration::from_std(node_token_life).unwrap_or(Duration::days(1)),
+            root: key_pair(config.root_key())?,
+            old_roots: config
+                .old_root_keys()
+                .map(|seed| Ok(key_pair(seed)?.public()))
+                .collect::<Result<_, IdentityError>>()?,
+            node_token_life: Duration::from_std(config.token_ttl).unwrap_or(Duration::days(1)),
         })
     }
 
@@ -160,12 +162,22 @@ impl Identity {
         token.to_base64().map_err(IdentityError::Signing)
     }
 
+    /// Checks the signature against the present root, then against former ones.
+    fn verify(&self, token: &str) -> Result<Biscuit, IdentityError> {
+        let verified = Biscuit::from_base64(token, self.root.public());
+        let former = self.old_roots.iter();
+        let verified = former.fold(verified, |verified, root| {
+            verified.or_else(|error| Biscuit::from_base64(token, *root).map_err(|_| error))
+        });
+        Ok(verified?)
+    }
+
     /// Checks signature and restrictions; what comes back answers for the authority's facts only.
     fn authorize(&self, token: &str, now: DateTime<Utc>) -> Result<Authorizer, IdentityError> {
         if token.len() > MAX_TOKEN_LENGTH {
             return Err(IdentityError::Malformed);
         }
-        let token = Biscuit::from_base64(token, self.root.public())?;
+        let token = self.verify(token)?;
         let time = SystemTime::from(now);
         let mut authorizer = limited(authorizer!("time({time}); allow if true;")).build(&token)?;
         match authorizer.authorize() {
@@ -182,6 +194,12 @@ impl Identity {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+fn key_pair(seed: &[u8; 32]) -> Result<KeyPair, IdentityError> {
+    let key = PrivateKey::from_bytes(seed, Algorithm::Ed25519)
+        .map_err(|error| IdentityError::Signing(error.into()))?;
+    Ok(KeyPair::from(&key))
 }
 
 fn expiring(token: BiscuitBuilder, expires_at: DateTime<Utc>) -> BiscuitBuilder {
@@ -232,11 +250,46 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
+    use crate::config::Config;
 
-    const DAY: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
+    fn with(variables: &[(&str, &str)]) -> Identity {
+        let common = [
+            ("DEBUG", "true"),
+            ("DATABASE_URL", "postgres://localhost/x"),
+        ];
+        let all = common.iter().chain(variables);
+        let variables = all.map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let config = Config::read(&variables.collect()).expect("a configuration");
+        Identity::new(&config.nodes).expect("seeds")
+    }
 
     fn identity(seed: u8) -> Identity {
-        Identity::new(&[seed; 32], DAY).expect("a seed")
+        with(&[("NODE_ROOT_KEY", &hex::encode([seed; 32]))])
+    }
+
+    #[test]
+    fn a_token_outlives_its_root_key() {
+        let (old, new) = (
+            "the secret key of last year, retired",
+            "the secret key of this year",
+        );
+        let node = NodeIdentity {
+            server: ServerId::generate(),
+            epoch: 1,
+        };
+        let token = with(&[("SECRET_KEY", old)])
+            .node_token(node, now())
+            .unwrap();
+        let rotated = with(&[("SECRET_KEY", new), ("SECRET_KEYS_OLD", old)]);
+        assert_eq!(rotated.read_node(&token.token, now()).unwrap(), node);
+        let forgotten = with(&[("SECRET_KEY", new)]).read_node(&token.token, now());
+        assert!(
+            matches!(forgotten, Err(IdentityError::Forged)),
+            "{forgotten:?}"
+        );
+        let renewed = rotated.node_token(node, now()).unwrap();
+        let read = with(&[("SECRET_KEY", new)]).read_node(&renewed.token, now());
+        assert_eq!(read.unwrap(), node);
     }
 
     fn now() -> DateTime<Utc> {
@@ -300,9 +353,9 @@ mod tests {
 
     #[test]
     fn a_node_token_ends_after_its_life() {
-        let last = now() + DAY - Duration::seconds(1);
+        let last = now() + Duration::days(1) - Duration::seconds(1);
         assert!(identity(1).read_node(&node_token(1), last).is_ok());
-        let over = identity(1).read_node(&node_token(1), now() + DAY);
+        let over = identity(1).read_node(&node_token(1), now() + Duration::days(1));
         assert!(matches!(over, Err(IdentityError::Expired)));
     }
 

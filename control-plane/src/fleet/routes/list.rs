@@ -8,6 +8,7 @@ use super::views::ServerView;
 use crate::app::AppState;
 use crate::error::{ApiError, ErrorEnvelope};
 use crate::fleet::Server;
+use crate::http::page::{PageLinks, PageQuery};
 use crate::http::{CurrentUser, ValidQuery};
 
 /// Every filter that is given has to hold; texts are compared without regard to case.
@@ -32,39 +33,23 @@ pub(super) struct Filter {
     /// Servers that a plan of this tier may use.
     #[garde(range(min = 0))]
     tier: Option<i16>,
-    /// From 1.
-    #[garde(range(min = 1, max = 1_000_000))]
-    #[param(default = 1)]
-    page: Option<usize>,
-    /// At most 100.
-    #[garde(range(min = 1, max = 100))]
-    #[param(default = 20)]
-    per_page: Option<usize>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct ServerList {
     servers: Vec<ServerView>,
     /// How many match, over all pages.
-    total: usize,
-    page: usize,
-    per_page: usize,
-    links: Links,
-}
-
-#[derive(Debug, PartialEq, Eq, Serialize, ToSchema)]
-struct Links {
-    #[serde(rename = "self")]
-    this: String,
-    next: Option<String>,
-    prev: Option<String>,
+    total: u64,
+    page: u32,
+    per_page: u32,
+    links: PageLinks,
 }
 
 /// The servers, by hostname.
 #[utoipa::path(
     tag = "servers",
     security(("bearer" = [])),
-    params(Filter),
+    params(Filter, PageQuery),
     responses(
         (status = 200, description = "One page of servers", body = ServerList),
         (status = 400, description = "A parameter is not valid", body = ErrorEnvelope),
@@ -76,29 +61,31 @@ pub(super) async fn list(
     request: HttpRequest,
     state: web::Data<AppState>,
     _: CurrentUser,
-    filter: ValidQuery<Filter>,
+    ValidQuery(filter): ValidQuery<Filter>,
+    ValidQuery(asked): ValidQuery<PageQuery>,
 ) -> Result<web::Json<ServerList>, ApiError> {
-    let filter = filter.0;
-    let (page, per_page) = (filter.page.unwrap_or(1), filter.per_page.unwrap_or(20));
     let (view, now) = (state.fleet().view(), Utc::now());
     let matching: Vec<_> = view
         .servers()
         .iter()
         .filter(|it| filter.takes(it))
         .collect();
-    let first = (page - 1).saturating_mul(per_page);
-    let servers = matching.iter().skip(first).take(per_page);
+    let first = usize::try_from(asked.offset()).unwrap_or(usize::MAX);
+    let count = usize::try_from(asked.per_page()).unwrap_or(usize::MAX);
+    let (page, per_page) = (asked.page(), asked.per_page());
+    let total = u64::try_from(matching.len()).unwrap_or(u64::MAX);
+    let servers = matching.into_iter().skip(first).take(count);
     Ok(web::Json(ServerList {
         servers: servers.map(|server| ServerView::new(server, now)).collect(),
-        total: matching.len(),
+        total,
         page,
         per_page,
-        links: Links::new(
+        links: PageLinks::new(
             request.path(),
             request.query_string(),
             page,
             per_page,
-            matching.len(),
+            total,
         ),
     }))
 }
@@ -128,25 +115,6 @@ impl Filter {
             && has(&self.protocol, &server.protocols)
             && has(&self.feature, &server.features)
             && self.tier.is_none_or(|tier| server.tier <= tier)
-    }
-}
-
-impl Links {
-    /// The same query on the neighbouring pages.
-    fn new(path: &str, query: &str, page: usize, per_page: usize, total: usize) -> Self {
-        let to = |page: usize| {
-            let kept = query.split('&').filter(|pair| {
-                !pair.is_empty() && !pair.starts_with("page=") && !pair.starts_with("per_page=")
-            });
-            let paging = [format!("page={page}"), format!("per_page={per_page}")];
-            let pairs: Vec<&str> = kept.chain(paging.iter().map(String::as_str)).collect();
-            format!("{path}?{}", pairs.join("&"))
-        };
-        Self {
-            this: to(page),
-            next: (page.saturating_mul(per_page) < total).then(|| to(page + 1)),
-            prev: (page > 1).then(|| to(page - 1)),
-        }
     }
 }
 
@@ -184,21 +152,5 @@ mod tests {
         let server = Server::new(profile, Live::default());
         let filter = parse_query::<Filter>(query).expect("a query");
         assert_eq!(filter.takes(&server), takes);
-    }
-
-    #[rstest]
-    #[case::only_page(1, 20, 3, None, None)]
-    #[case::first(1, 2, 3, Some("/s?tier=1&page=2&per_page=2"), None)]
-    #[case::last(2, 2, 3, None, Some("/s?tier=1&page=1&per_page=2"))]
-    #[case::exact(1, 3, 3, None, None)]
-    fn links(
-        #[case] page: usize,
-        #[case] per_page: usize,
-        #[case] total: usize,
-        #[case] next: Option<&str>,
-        #[case] prev: Option<&str>,
-    ) {
-        let links = Links::new("/s", "page=9&tier=1", page, per_page, total);
-        assert_eq!((links.next.as_deref(), links.prev.as_deref()), (next, prev));
     }
 }
