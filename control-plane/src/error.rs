@@ -46,18 +46,33 @@ codes! {
     /// The body, a query parameter or a header is not what the route takes; see `details`.
     InvalidInput = "INVALID_INPUT", BAD_REQUEST, "The provided input is invalid";
     EmailTaken = "EMAIL_TAKEN", BAD_REQUEST, "An account with this address exists already";
+    /// A token of a mail that is unknown, expired or was used.
+    LinkInvalid = "LINK_INVALID", BAD_REQUEST, "This link is not valid any more; ask for a new one";
+    WrongPassword = "WRONG_PASSWORD", BAD_REQUEST, "The password is wrong";
     InvalidCredentials = "INVALID_CREDENTIALS", UNAUTHORIZED, "Address or password is wrong";
     Unauthorized = "UNAUTHORIZED", UNAUTHORIZED, "A valid access token is needed";
+    /// The address and the password are right; send `otp` with them.
+    OtpRequired = "OTP_REQUIRED", UNAUTHORIZED, "A code of the second factor is needed";
+    OtpInvalid = "OTP_INVALID", UNAUTHORIZED, "The code of the second factor is wrong or was used";
+    /// A refresh token that is unknown, expired, or of a session that ended.
+    RefreshTokenInvalid = "REFRESH_TOKEN_INVALID", UNAUTHORIZED, "The refresh token is not valid; log in again";
+    /// The token was used before: it was copied, and its session is over.
+    RefreshTokenReused = "REFRESH_TOKEN_REUSED", UNAUTHORIZED, "The refresh token was used before; log in again";
     TokenExpired = "TOKEN_EXPIRED", UNAUTHORIZED, "The access token has expired";
     EnrolmentTokenInvalid = "ENROLMENT_TOKEN_INVALID", UNAUTHORIZED, "This is no enrolment token of this control plane";
     EnrolmentTokenExpired = "ENROLMENT_TOKEN_EXPIRED", UNAUTHORIZED, "The enrolment token has expired; make a new one";
     EnrolmentTokenUsed = "ENROLMENT_TOKEN_USED", UNAUTHORIZED, "The enrolment token has been used; make a new one";
     Forbidden = "FORBIDDEN", FORBIDDEN, "This is not allowed to you";
     AccountSuspended = "ACCOUNT_SUSPENDED", FORBIDDEN, "This account is suspended";
+    EmailNotVerified = "EMAIL_NOT_VERIFIED", FORBIDDEN, "The address of this account is not verified yet";
+    HttpsRequired = "HTTPS_REQUIRED", FORBIDDEN, "This service is reached over HTTPS only";
+    DeviceLimit = "DEVICE_LIMIT", FORBIDDEN, "Your plan's number of devices is in use";
     PlanRequired = "PLAN_REQUIRED", FORBIDDEN, "Your plan does not include this";
     ConnectionLimit = "CONNECTION_LIMIT", FORBIDDEN, "Your plan's number of connections is in use";
     NotFound = "NOT_FOUND", NOT_FOUND, "There is no such resource";
     MethodNotAllowed = "METHOD_NOT_ALLOWED", METHOD_NOT_ALLOWED, "This route does not take this method";
+    UserNotFound = "USER_NOT_FOUND", NOT_FOUND, "There is no such user";
+    SessionNotFound = "SESSION_NOT_FOUND", NOT_FOUND, "There is no such session";
     ServerNotFound = "SERVER_NOT_FOUND", NOT_FOUND, "There is no such server";
     ConnectionNotFound = "CONNECTION_NOT_FOUND", NOT_FOUND, "There is no such connection";
     DeviceNotFound = "DEVICE_NOT_FOUND", NOT_FOUND, "There is no such device";

@@ -2,6 +2,7 @@
 
 pub mod accounts;
 pub mod app;
+pub mod audit;
 pub mod cli;
 pub mod config;
 pub mod db;
@@ -9,6 +10,11 @@ pub mod error;
 pub mod fleet;
 pub mod health;
 pub mod http;
+pub mod jobs;
+pub mod mail;
+pub mod oauth;
+pub mod operators;
 pub mod router;
+pub mod secrets;
 pub mod tunnels;
 pub mod usage;

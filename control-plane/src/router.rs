@@ -16,7 +16,7 @@ use crate::app::AppState;
 use crate::error::{ApiError, Code};
 use crate::http::observe::{RequestSpan, measure};
 use crate::http::{docs, frame, host, input};
-use crate::{accounts, fleet, health, tunnels, usage};
+use crate::{accounts, fleet, health, oauth, tunnels, usage};
 
 /// What the document names.
 fn documented(config: &mut ServiceConfig<'_>) {
@@ -24,6 +24,12 @@ fn documented(config: &mut ServiceConfig<'_>) {
         scope("/api/v1")
             .configure(health::routes)
             .configure(accounts::routes)
+            .configure(accounts::sessions::routes)
+            .configure(accounts::recovery::routes)
+            .configure(accounts::mfa::routes)
+            .configure(accounts::devices::routes)
+            .configure(accounts::people::routes)
+            .configure(oauth::routes)
             .configure(fleet::routes)
             .configure(tunnels::routes)
             .configure(usage::routes),

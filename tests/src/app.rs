@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use chrono::{TimeDelta, Utc};
-use control_plane::accounts::Role;
+use control_plane::accounts::{Role, SessionId};
 use control_plane::app::{AppState, Application, RunningApp};
 use control_plane::config::{Config, Variables};
 use control_plane::fleet::identity::Enrolment;
@@ -156,27 +156,30 @@ impl TestApp {
 
     async fn make_user(&self, plan: &str, role: Role, role_name: &str) -> Client {
         let number = self.users.fetch_add(1, Ordering::Relaxed);
-        let user = UserId::generate();
+        let (user, session) = (UserId::generate(), SessionId::generate());
         self.db
             .execute(&format!(
                 "INSERT INTO users (id, email, hashed_password, role)
                  VALUES ('{user}', 'user{number}@example.org', 'none', '{role_name}');
+                 INSERT INTO sessions (id, user_id, expires_at)
+                 VALUES ('{}', '{user}', now() + interval '30 days');
                  INSERT INTO subscriptions (id, user_id, plan_id, plan_type, end_date)
                  SELECT '{}', '{user}', id, plan_type,
                      CASE WHEN plan_type <> 'free' THEN now() + interval '30 days' END
                  FROM plans WHERE id = '{plan}'",
+                session.0,
                 Uuid::now_v7()
             ))
             .await;
-        let token = self.token(user, role, TimeDelta::zero());
+        let token = self.token(user, role, session, TimeDelta::zero());
         self.client().with_token(user, &token)
     }
 
-    fn token(&self, user: UserId, role: Role, issued_ago: TimeDelta) -> String {
+    fn token(&self, user: UserId, role: Role, session: SessionId, issued_ago: TimeDelta) -> String {
         let issued = self
             .state()
             .tokens()
-            .issue(user, role, Utc::now() - issued_ago);
+            .issue(user, role, session, Utc::now() - issued_ago);
         issued
             .expect("a token is signed")
             .token
@@ -188,14 +191,24 @@ impl TestApp {
     #[must_use]
     pub fn expired_token(&self, user: UserId) -> String {
         let life = self.token_life();
-        self.token(user, Role::User, life + TimeDelta::minutes(1))
+        self.token(
+            user,
+            Role::User,
+            SessionId::generate(),
+            life + TimeDelta::minutes(1),
+        )
     }
 
     /// A token that ends after this time.
     #[must_use]
     pub fn token_for(&self, user: UserId, left: Duration) -> String {
         let left = TimeDelta::from_std(left).expect("a short time");
-        self.token(user, Role::User, self.token_life() - left)
+        self.token(
+            user,
+            Role::User,
+            SessionId::generate(),
+            self.token_life() - left,
+        )
     }
 
     fn token_life(&self) -> TimeDelta {

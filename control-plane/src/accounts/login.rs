@@ -1,10 +1,10 @@
-//! From address and password to an access token.
+//! From address and password to a session.
 
 use chrono::{DateTime, Utc};
 use secrecy::SecretString;
 
 use super::profile::Profile;
-use super::tokens::AccessToken;
+use super::sessions::{self, NewSession, Tokens};
 use super::{Email, store};
 use crate::app::AppState;
 use crate::error::{ApiError, Code};
@@ -12,7 +12,7 @@ use crate::error::{ApiError, Code};
 #[derive(Debug)]
 pub(super) struct LoggedIn {
     pub(super) profile: Profile,
-    pub(super) token: AccessToken,
+    pub(super) tokens: Tokens,
 }
 
 /// An address that nobody has costs the same work as a wrong password. Only who knows the password
@@ -38,6 +38,12 @@ pub(super) async fn log_in(
         .await?
         .ok_or(Code::InvalidCredentials)?
         .active()?;
-    let token = state.tokens().issue(profile.id, profile.role, now)?;
-    Ok(LoggedIn { profile, token })
+    let new = NewSession {
+        user: profile.id,
+        role: profile.role,
+        client: None,
+        name: None,
+    };
+    let tokens = sessions::open(state, &mut connection, new, now).await?;
+    Ok(LoggedIn { profile, tokens })
 }

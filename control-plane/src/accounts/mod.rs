@@ -1,11 +1,16 @@
-//! People: their accounts, passwords and access tokens.
+//! People: their accounts, passwords, sessions and devices.
 //!
 //! An e-mail address is stored trimmed and in lower case and is unique without regard to case. An
 //! unknown address and a wrong password cannot be told apart, neither by the answer nor by its time.
 //! Whoever has an account has exactly one running subscription from its first moment.
 
+pub mod devices;
+pub mod mfa;
 pub mod passwords;
+pub mod people;
+pub mod recovery;
 pub mod registration;
+pub mod sessions;
 pub mod tokens;
 
 mod email;
@@ -20,4 +25,5 @@ pub use email::{Email, InvalidEmail};
 pub use profile::{Device, Profile, Subscription};
 pub use role::{Role, UnknownRole};
 pub use routes::{aliases, routes};
+pub use sessions::SessionId;
 pub use tier::tier;

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use shared::ids::UserId;
 use uuid::Uuid;
 
-use super::Role;
+use super::{Role, SessionId};
 use crate::config::TokensConfig;
 use crate::error::{ApiError, Code};
 
@@ -26,6 +26,7 @@ const AUDIENCE: &str = "prime-vpn-api";
 pub struct Claims {
     pub user: UserId,
     pub role: Role,
+    pub session: SessionId,
     pub token: Uuid,
     pub expires_at: DateTime<Utc>,
 }
@@ -88,6 +89,7 @@ impl TokenIssuer {
         &self,
         user: UserId,
         role: Role,
+        session: SessionId,
         now: DateTime<Utc>,
     ) -> Result<AccessToken, TokenError> {
         let claims = WireClaims {
@@ -96,6 +98,7 @@ impl TokenIssuer {
             sub: user,
             jti: Uuid::new_v4(),
             role,
+            sid: session,
             iat: now.timestamp(),
             exp: (now + self.life).timestamp(),
         };
@@ -117,6 +120,7 @@ impl TokenIssuer {
         Ok(Claims {
             user: claims.sub,
             role: claims.role,
+            session: claims.sid,
             token: claims.jti,
             expires_at: DateTime::from_timestamp(claims.exp, 0).ok_or(TokenError::Invalid)?,
         })
@@ -139,6 +143,7 @@ struct WireClaims {
     sub: UserId,
     jti: Uuid,
     role: Role,
+    sid: SessionId,
     iat: i64,
     exp: i64,
 }
@@ -160,12 +165,13 @@ mod tests {
             secret: SecretString::from(secret),
             algorithm: Algorithm::HS256,
             access_token_life: Duration::from_secs(60),
+            refresh_token_life: Duration::from_secs(600),
         })
     }
 
     fn claims() -> Value {
         json!({
-            "iss": ISSUER, "aud": AUDIENCE, "sub": Uuid::nil(), "jti": Uuid::nil(), "role": "user",
+            "iss": ISSUER, "aud": AUDIENCE, "sub": Uuid::nil(), "jti": Uuid::nil(), "role": "user", "sid": Uuid::nil(),
             "iat": Utc::now().timestamp(), "exp": Utc::now().timestamp() + 60,
         })
     }
@@ -180,9 +186,13 @@ mod tests {
         let issuer = issuer(SECRET);
         let user = UserId::generate();
         let now = Utc::now();
-        let token = issuer.issue(user, Role::Admin, now).unwrap().token;
+        let session = SessionId::generate();
+        let token = issuer.issue(user, Role::Admin, session, now).unwrap().token;
         let claims = issuer.verify(token.expose_secret()).unwrap();
-        assert_eq!((claims.user, claims.role), (user, Role::Admin));
+        assert_eq!(
+            (claims.user, claims.role, claims.session),
+            (user, Role::Admin, session)
+        );
         assert_eq!(claims.expires_at.timestamp(), now.timestamp() + 60);
     }
 
@@ -198,7 +208,12 @@ mod tests {
     #[test]
     fn two_tokens_differ() {
         let issue = || {
-            let token = issuer(SECRET).issue(UserId::generate(), Role::User, Utc::now());
+            let token = issuer(SECRET).issue(
+                UserId::generate(),
+                Role::User,
+                SessionId::generate(),
+                Utc::now(),
+            );
             issuer(SECRET)
                 .verify(token.unwrap().token.expose_secret())
                 .unwrap()
@@ -212,7 +227,12 @@ mod tests {
         let issuer = issuer(SECRET);
         let long_ago = Utc::now() - Duration::from_secs(61);
         let token = issuer
-            .issue(UserId::generate(), Role::User, long_ago)
+            .issue(
+                UserId::generate(),
+                Role::User,
+                SessionId::generate(),
+                long_ago,
+            )
             .unwrap()
             .token;
         assert!(matches!(
@@ -223,7 +243,12 @@ mod tests {
 
     #[test]
     fn another_key_is_refused() {
-        let token = issuer("another secret").issue(UserId::generate(), Role::User, Utc::now());
+        let token = issuer("another secret").issue(
+            UserId::generate(),
+            Role::User,
+            SessionId::generate(),
+            Utc::now(),
+        );
         let result = issuer(SECRET).verify(token.unwrap().token.expose_secret());
         assert!(matches!(result, Err(TokenError::Invalid)));
     }
@@ -233,6 +258,7 @@ mod tests {
     #[case::audience("aud", json!("another-api"))]
     #[case::subject("sub", json!("not-a-uuid"))]
     #[case::role("role", json!("emperor"))]
+    #[case::session("sid", json!("not-a-uuid"))]
     #[case::expiry("exp", Value::Null)]
     #[case::no_end("exp", json!(i64::MAX))]
     fn a_wrong_claim_is_refused(#[case] name: &str, #[case] value: Value) {
@@ -243,7 +269,9 @@ mod tests {
     }
 
     #[rstest]
-    fn a_missing_claim_is_refused(#[values("iss", "aud", "sub", "jti", "role", "exp")] name: &str) {
+    fn a_missing_claim_is_refused(
+        #[values("iss", "aud", "sub", "jti", "role", "sid", "exp")] name: &str,
+    ) {
         let mut claims = claims();
         claims.as_object_mut().unwrap().remove(name);
         let result = issuer(SECRET).verify(&signed(&claims, Algorithm::HS256));

@@ -11,11 +11,13 @@ use uuid::Uuid;
 
 use super::metrics;
 use crate::accounts::passwords::{PasswordError, PasswordHasher};
+use crate::accounts::sessions::Revocations;
 use crate::accounts::tokens::TokenIssuer;
 use crate::config::Config;
 use crate::db::{self, Pool, RedisPool};
 use crate::fleet::identity::{Identity, IdentityError};
 use crate::fleet::{self, Fleet};
+use crate::secrets::{KeyRing, SealError};
 use crate::tunnels::NodeLog;
 use crate::usage::Live;
 
@@ -30,6 +32,8 @@ pub struct AppState {
     redis: RedisPool,
     tokens: TokenIssuer,
     passwords: PasswordHasher,
+    keys: KeyRing,
+    revocations: Revocations,
     metrics: PrometheusHandle,
     fleet: Arc<Fleet>,
     live: Arc<Live>,
@@ -47,6 +51,8 @@ pub enum StateError {
     Passwords(#[from] PasswordError),
     #[error("NODE_ROOT_KEY cannot be used")]
     Identity(#[from] IdentityError),
+    #[error("SECRET_KEY cannot be used")]
+    Keys(#[from] SealError),
     #[error(transparent)]
     Metrics(#[from] metrics::MetricsError),
 }
@@ -63,7 +69,7 @@ impl AppState {
             db: db.clone(),
             redis: redis::Client::open(config.redis.url.expose_secret())?,
             replica,
-            identity: Identity::new(config.nodes.root_key(), config.nodes.token_ttl)?,
+            identity: Identity::new(&config.nodes)?,
             desired: Arc::new(NodeLog::new(db.clone(), Arc::clone(&live))),
             counters: live.clone(),
             report_interval: REPORT_INTERVAL,
@@ -76,6 +82,8 @@ impl AppState {
             redis: db::connect_redis(config.redis.url.expose_secret(), config.redis.pool_size)?,
             tokens: TokenIssuer::new(&config.tokens),
             passwords: PasswordHasher::new()?,
+            keys: KeyRing::new(&config.app.keys)?,
+            revocations: Revocations::new(config.tokens.access_token_life),
             metrics: metrics::recorder()?,
             replica,
             shutdown,
@@ -108,6 +116,18 @@ impl AppState {
     #[must_use]
     pub const fn passwords(&self) -> &PasswordHasher {
         &self.passwords
+    }
+
+    /// What seals sensitive columns.
+    #[must_use]
+    pub const fn keys(&self) -> &KeyRing {
+        &self.keys
+    }
+
+    /// The sessions that ended and may still have an access token.
+    #[must_use]
+    pub const fn revocations(&self) -> &Revocations {
+        &self.revocations
     }
 
     #[must_use]

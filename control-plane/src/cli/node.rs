@@ -18,7 +18,7 @@ pub(super) enum Command {
 
 pub(super) async fn run(config: &Config, command: Command) -> anyhow::Result<ExitCode> {
     let Command::EnrolmentToken(args) = command;
-    let identity = Identity::new(config.nodes.root_key(), config.nodes.token_ttl)?;
+    let identity = Identity::new(&config.nodes)?;
     let pool = db::connect(config.database.url.expose_secret(), 1);
     cli::enrolment_token(args, &pool, &identity).await?;
     Ok(ExitCode::SUCCESS)

@@ -1,25 +1,29 @@
 //! Who asks. A handler that takes [`CurrentUser`] is for people with an account only.
 
-use std::future::{Ready, ready};
+use std::future::Future;
+use std::pin::Pin;
 
 use actix_web::dev::Payload;
 use actix_web::http::header::AUTHORIZATION;
 use actix_web::{FromRequest, HttpRequest, web};
 use chrono::{DateTime, Utc};
+use futures_util::future::{Either, Ready, ready};
 use shared::ids::UserId;
 use uuid::Uuid;
 
-use crate::accounts::Role;
 use crate::accounts::tokens::Claims;
+use crate::accounts::{Role, SessionId};
 use crate::app::AppState;
 use crate::error::{ApiError, Code};
 
-/// The bearer of a valid access token. Costs no query: whether the account still exists and is not
-/// suspended is for the handler's own query to see.
+/// The bearer of a valid access token whose session has not been ended. Costs no query while Redis
+/// tells of ended sessions: whether the account still exists and is not suspended is for the
+/// handler's own query to see, and suspending it ends its sessions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CurrentUser {
     pub id: UserId,
     pub role: Role,
+    pub session: SessionId,
     /// The token's own id.
     pub token: Uuid,
     pub expires_at: DateTime<Utc>,
@@ -30,6 +34,7 @@ impl From<Claims> for CurrentUser {
         Self {
             id: claims.user,
             role: claims.role,
+            session: claims.session,
             token: claims.token,
             expires_at: claims.expires_at,
         }
@@ -37,25 +42,55 @@ impl From<Claims> for CurrentUser {
 }
 
 /// The same for a token that did not come in the `Authorization` header.
-pub fn user_from_token(state: &AppState, token: &str) -> Result<CurrentUser, ApiError> {
-    Ok(state.tokens().verify(token)?.into())
+pub async fn user_from_token(state: &AppState, token: &str) -> Result<CurrentUser, ApiError> {
+    let user: CurrentUser = state.tokens().verify(token)?.into();
+    match state.revocations().is_revoked(user.session) {
+        Some(revoked) => unless(revoked, user),
+        None => look_up(state, user).await,
+    }
 }
 
 impl FromRequest for CurrentUser {
     type Error = ApiError;
-    type Future = Ready<Result<Self, ApiError>>;
+    type Future = Either<
+        Ready<Result<Self, ApiError>>,
+        Pin<Box<dyn Future<Output = Result<Self, ApiError>>>>,
+    >;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        ready(from_header(request))
+        let Some(state) = request.app_data::<web::Data<AppState>>() else {
+            let error = ApiError::internal("the application has no state");
+            return Either::Left(ready(Err(error)));
+        };
+        let claims = bearer(request)
+            .ok_or_else(|| Code::Unauthorized.into())
+            .and_then(|token| Ok(state.tokens().verify(token)?));
+        let user: Self = match claims {
+            Ok(claims) => claims.into(),
+            Err(error) => return Either::Left(ready(Err(error))),
+        };
+        match state.revocations().is_revoked(user.session) {
+            Some(revoked) => Either::Left(ready(unless(revoked, user))),
+            None => {
+                let state = state.clone();
+                Either::Right(Box::pin(async move { look_up(&state, user).await }))
+            }
+        }
     }
 }
 
-fn from_header(request: &HttpRequest) -> Result<CurrentUser, ApiError> {
-    let state = request
-        .app_data::<web::Data<AppState>>()
-        .ok_or_else(|| ApiError::internal("the application has no state"))?;
-    let token = bearer(request).ok_or(Code::Unauthorized)?;
-    user_from_token(state, token)
+/// Asks Postgres, where this replica may have missed a revocation.
+async fn look_up(state: &AppState, user: CurrentUser) -> Result<CurrentUser, ApiError> {
+    let revoked = crate::accounts::sessions::has_ended(state, user.session).await?;
+    unless(revoked, user)
+}
+
+fn unless(revoked: bool, user: CurrentUser) -> Result<CurrentUser, ApiError> {
+    if revoked {
+        Err(Code::Unauthorized.into())
+    } else {
+        Ok(user)
+    }
 }
 
 /// The token of the `Authorization` header, if it is a bearer's.

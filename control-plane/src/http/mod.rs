@@ -8,10 +8,14 @@ pub mod frame;
 pub mod host;
 pub mod input;
 pub mod observe;
+pub mod page;
+pub mod permission;
 pub mod request_id;
 pub mod server_timing;
 
 pub use current_user::{CurrentUser, user_from_token};
 pub use input::{OptionalJson, ValidJson, ValidQuery};
+pub use page::{Page, PageQuery};
+pub use permission::{Allowed, Permission};
 pub use request_id::RequestId;
 pub use server_timing::ServerTiming;

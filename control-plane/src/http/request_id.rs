@@ -1,10 +1,13 @@
 //! The id that a request carries through the logs and into its error.
 
+use std::convert::Infallible;
 use std::fmt;
+use std::future::{Ready, ready};
 use std::sync::Arc;
 
-use actix_web::dev::ServiceRequest;
+use actix_web::dev::{Payload, ServiceRequest};
 use actix_web::http::header::{HeaderName, HeaderValue};
+use actix_web::{FromRequest, HttpMessage, HttpRequest};
 use uuid::Uuid;
 
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -38,6 +41,17 @@ impl RequestId {
 
     pub(super) fn header(&self) -> Option<HeaderValue> {
         HeaderValue::from_str(&self.0).ok()
+    }
+}
+
+/// The id that the frame gave the request.
+impl FromRequest for RequestId {
+    type Error = Infallible;
+    type Future = Ready<Result<Self, Infallible>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        let given = request.extensions().get::<Self>().cloned();
+        ready(Ok(given.unwrap_or_else(Self::generate)))
     }
 }
 

@@ -15,7 +15,7 @@ use shared::ids::UserId;
 use utoipa::openapi::path::Operation;
 
 use super::*;
-use crate::accounts::Role;
+use crate::accounts::{Role, SessionId};
 use crate::config::{Config, Variables};
 
 /// Names a database and a Redis that are not there.
@@ -215,7 +215,12 @@ async fn an_old_token_is_told_apart() {
     let yesterday = Utc::now() - Duration::from_secs(86_400);
     let token = state
         .tokens()
-        .issue(UserId::generate(), Role::User, yesterday)
+        .issue(
+            UserId::generate(),
+            Role::User,
+            SessionId::generate(),
+            yesterday,
+        )
         .unwrap()
         .token;
     let request = TestRequest::get()

@@ -65,7 +65,7 @@ async fn connection_metrics(
     http: HttpRequest,
     payload: web::Payload,
 ) -> Result<HttpResponse, ApiError> {
-    let viewer = viewer(&state, &http, &query)?;
+    let viewer = viewer(&state, &http, &query).await?;
     let user: UserId = path.parse().map_err(|_| Code::Forbidden)?;
     if viewer.id != user && viewer.role < Role::Support {
         return Err(Code::Forbidden.into());
@@ -92,11 +92,11 @@ async fn connection_metrics(
     Ok(response)
 }
 
-fn viewer(
+async fn viewer(
     state: &AppState,
     http: &HttpRequest,
     query: &SocketQuery,
 ) -> Result<CurrentUser, ApiError> {
     let token = bearer(http).or(query.token.as_ref().map(ExposeSecret::expose_secret));
-    user_from_token(state, token.ok_or(Code::Unauthorized)?)
+    user_from_token(state, token.ok_or(Code::Unauthorized)?).await
 }

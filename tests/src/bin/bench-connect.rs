@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use chrono::Utc;
 use clap::Parser;
-use control_plane::accounts::Role;
 use control_plane::accounts::tokens::TokenIssuer;
+use control_plane::accounts::{Role, SessionId};
 use control_plane::config::Config;
 use diesel_async::SimpleAsyncConnection;
 use futures_util::future::{join_all, try_join_all};
@@ -339,7 +339,7 @@ async fn people(
     let ids = db.texts("SELECT id FROM users").await;
     let sign = |id: &String| -> anyhow::Result<(UserId, String)> {
         let user: UserId = id.parse()?;
-        let signed = issuer.issue(user, Role::User, Utc::now())?;
+        let signed = issuer.issue(user, Role::User, SessionId::generate(), Utc::now())?;
         Ok((user, signed.token.expose_secret().to_owned()))
     };
     ids.iter().map(sign).collect()

@@ -14,6 +14,8 @@ use crate::error::ApiError;
 struct LoginResponse<'a> {
     /// A JWT for `Authorization: Bearer`.
     access_token: &'a str,
+    /// Good for one `POST /auth/refresh`.
+    refresh_token: &'a str,
     #[schema(example = "bearer")]
     token_type: &'static str,
     /// Seconds.
@@ -39,10 +41,12 @@ pub(super) async fn login(
 ) -> Result<HttpResponse, ApiError> {
     let Credentials { email, password } = credentials;
     let logged_in = log_in(&state, &email, password, Utc::now()).await?;
+    let tokens = &logged_in.tokens;
     Ok(HttpResponse::Ok().json(LoginResponse {
-        access_token: logged_in.token.token.expose_secret(),
+        access_token: tokens.access.token.expose_secret(),
+        refresh_token: tokens.refresh.expose_secret(),
         token_type: "bearer",
-        expires_in: logged_in.token.life.as_secs(),
+        expires_in: tokens.access.life.as_secs(),
         user: logged_in.profile.into(),
     }))
 }

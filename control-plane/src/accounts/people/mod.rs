@@ -1,0 +1,5 @@
+//! People as an administrator sees them.
+
+mod routes;
+
+pub use routes::routes;

@@ -1,0 +1,98 @@
+//! What somebody may do beyond their own account: a type in the handler's signature.
+//!
+//! A handler that takes [`Allowed<ReadUsers>`](Allowed) is reached by people of that permission's
+//! role or a higher one, and by operator tokens that hold its right.
+
+use std::future::Future;
+use std::marker::PhantomData;
+use std::pin::Pin;
+
+use actix_web::dev::Payload;
+use actix_web::{FromRequest, HttpRequest, web};
+
+use super::current_user::{bearer, user_from_token};
+use crate::accounts::Role;
+use crate::app::AppState;
+use crate::audit::Actor;
+use crate::error::{ApiError, Code};
+use crate::operators;
+
+/// One thing that may be allowed.
+pub trait Permission: 'static {
+    /// What an operator token calls it.
+    const RIGHT: &'static str;
+    /// The lowest role that has it.
+    const ROLE: Role;
+}
+
+macro_rules! permissions {
+    ($($(#[$doc:meta])* $name:ident = $right:literal, $role:ident;)*) => {
+        $(
+            $(#[$doc])*
+            #[derive(Debug)]
+            pub struct $name;
+
+            impl Permission for $name {
+                const RIGHT: &'static str = $right;
+                const ROLE: Role = Role::$role;
+            }
+        )*
+
+        /// Every right with the lowest role that has it.
+        pub const RIGHTS: &[(&str, Role)] = &[$(($right, Role::$role),)*];
+    };
+}
+
+permissions! {
+    ReadUsers = "users:read", Support;
+    /// Suspends and restores accounts.
+    WriteUsers = "users:write", Admin;
+    WriteRoles = "roles:write", Superuser;
+    ReadAudit = "audit:read", Admin;
+    /// Watches other people's live metrics.
+    WatchConnections = "connections:read", Support;
+}
+
+/// Somebody who has the permission.
+#[derive(Debug)]
+pub struct Allowed<P> {
+    pub actor: Actor,
+    /// What the actor may do at most: an operator token acts as an admin.
+    pub role: Role,
+    permission: PhantomData<P>,
+}
+
+impl<P: Permission> FromRequest for Allowed<P> {
+    type Error = ApiError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self, ApiError>>>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        let state = request.app_data::<web::Data<AppState>>().cloned();
+        let token = bearer(request).map(str::to_owned);
+        Box::pin(async move {
+            let state = state.ok_or_else(|| ApiError::internal("the application has no state"))?;
+            allowed(&state, &token.ok_or(Code::Unauthorized)?).await
+        })
+    }
+}
+
+/// Whether the bearer of this token, a person's or an operator's, has the permission.
+pub async fn allowed<P: Permission>(state: &AppState, token: &str) -> Result<Allowed<P>, ApiError> {
+    let (actor, role) = if operators::is_operator_token(token) {
+        (
+            operators::authorize(state, token, P::RIGHT).await?,
+            Role::Admin,
+        )
+    } else {
+        let user = user_from_token(state, token).await?;
+        if user.role < P::ROLE {
+            return Err(Code::Forbidden.into());
+        }
+        (Actor::User(user.id), user.role)
+    };
+    Ok(Allowed {
+        actor,
+        role,
+        permission: PhantomData,
+    })
+}
