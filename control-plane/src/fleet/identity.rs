@@ -270,7 +270,7 @@ mod tests {
     #[test]
     fn a_token_outlives_its_root_key() {
         let (old, new) = (
-            "the secret key of last year, retired",
+            "the secret key of last year retired",
             "the secret key of this year",
         );
         let node = NodeIdentity {
