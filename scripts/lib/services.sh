@@ -6,7 +6,8 @@
 #     stop_postgres, stop_redis       idempotent
 #     create_database NAME
 #
-# After a start PG_ADMIN_URL, REDIS_URL are set (database_url NAME gives the URL of one database).
+# PG_SETTINGS may hold further settings for Postgres (-c NAME=VALUE …). After a start PG_ADMIN_URL,
+# REDIS_URL are set (database_url NAME gives the URL of one database).
 # Both listen on a free port of loopback only and want a random password that is kept beside the
 # data. `fast` turns durability off and is for tests.
 
@@ -95,7 +96,7 @@ postgres_ready() {
 start_postgres() {
     make_cluster
     if ! postgres_runs; then
-        local settings='-c listen_addresses=127.0.0.1 -c unix_socket_directories='
+        local settings="${PG_SETTINGS:-} -c listen_addresses=127.0.0.1 -c unix_socket_directories="
         settings+=" -c max_connections=300 -c shared_buffers=128MB -c port=$(free_port)"
         [ "$SERVICES_MODE" = durable ] \
             || settings+=' -c fsync=off -c synchronous_commit=off -c full_page_writes=off'

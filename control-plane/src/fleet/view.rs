@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 
 use chrono::{DateTime, Duration, Utc};
 use ipnet::IpNet;
+use serde_json::value::RawValue;
 use shared::ids::ServerId;
 use shared::wireguard::PublicKey;
 use uuid::Uuid;
@@ -95,11 +96,34 @@ impl Live {
     }
 }
 
+/// What callers see of the figures that move.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Seen {
+    pub is_online: bool,
+    pub is_draining: bool,
+    /// To one decimal.
+    pub load: f64,
+    pub ping: u32,
+}
+
+impl Live {
+    #[must_use]
+    pub fn seen(&self, now: DateTime<Utc>) -> Seen {
+        Seen {
+            is_online: self.is_online(now),
+            is_draining: self.draining,
+            load: (self.load * 10.0).round() / 10.0,
+            ping: self.ping,
+        }
+    }
+}
+
 /// A server: its profile and its live figures.
 #[derive(Debug)]
 pub struct Server {
     profile: Profile,
     cell: Arc<LiveCell>,
+    written: Mutex<Option<(Seen, Arc<RawValue>)>>,
 }
 
 impl Server {
@@ -107,7 +131,33 @@ impl Server {
     pub fn new(profile: Profile, live: Live) -> Self {
         let cell = Arc::new(LiveCell::default());
         lock(&cell.0).figures = live;
-        Self { profile, cell }
+        Self::over(profile, cell)
+    }
+
+    fn over(profile: Profile, cell: Arc<LiveCell>) -> Self {
+        Self {
+            profile,
+            cell,
+            written: Mutex::default(),
+        }
+    }
+
+    /// The server as JSON, written anew only when something in it has moved: a list of servers is
+    /// asked for far more often than a node reports.
+    pub fn written<E>(
+        &self,
+        seen: Seen,
+        write: impl FnOnce() -> Result<Box<RawValue>, E>,
+    ) -> Result<Arc<RawValue>, E> {
+        let mut written = lock(&self.written);
+        if let Some((then, json)) = written.as_ref()
+            && *then == seen
+        {
+            return Ok(Arc::clone(json));
+        }
+        let json: Arc<RawValue> = write()?.into();
+        *written = Some((seen, Arc::clone(&json)));
+        Ok(json)
     }
 
     /// The figures at this moment.
@@ -254,7 +304,7 @@ impl FleetView {
                 Some(known) => {
                     known.cell.refresh(live, replica);
                     let cell = Arc::clone(&known.cell);
-                    Server { profile, cell }
+                    Server::over(profile, cell)
                 }
                 None => Server::new(profile, live.without(replica)),
             });

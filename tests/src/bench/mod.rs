@@ -1,5 +1,8 @@
 //! What the load generators share: samples, rows with goals, and the table.
 
+pub mod bare;
+pub mod wrk;
+
 use std::path::Path;
 use std::time::Duration;
 

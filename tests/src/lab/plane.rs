@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use nix::unistd::Pid;
+
 use crate::api::Client;
 use crate::redis::{free_port, shared_url};
 use crate::{init, wait_until};
@@ -74,6 +76,11 @@ impl Plane {
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    #[must_use]
+    pub fn pid(&self) -> Pid {
+        self.process.pid()
     }
 
     /// The environment it was started with.

@@ -68,6 +68,11 @@ impl Process {
     }
 
     #[must_use]
+    pub fn pid(&self) -> Pid {
+        Pid::from_raw(i32::try_from(self.child.id()).expect("a process id"))
+    }
+
+    #[must_use]
     pub fn output(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
@@ -79,9 +84,8 @@ impl Process {
     }
 
     pub fn signal(&self, signal: Signal) {
-        let id = i32::try_from(self.child.id()).expect("a process id");
         // It may be gone already, which is what a signal wants.
-        let _ = kill(Pid::from_raw(id), signal);
+        let _ = kill(self.pid(), signal);
     }
 
     /// Asks it to end and waits until it has.

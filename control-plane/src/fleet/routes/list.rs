@@ -1,7 +1,10 @@
+use std::sync::Arc;
+
 use actix_web::{HttpRequest, get, web};
 use chrono::Utc;
 use garde::Validate;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
 
 use super::views::ServerView;
@@ -37,7 +40,8 @@ pub(super) struct Filter {
 
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct ServerList {
-    servers: Vec<ServerView>,
+    #[schema(value_type = Vec<ServerView>)]
+    servers: Vec<Arc<RawValue>>,
     /// How many match, over all pages.
     total: u64,
     page: u32,
@@ -76,7 +80,9 @@ pub(super) async fn list(
     let total = u64::try_from(matching.len()).unwrap_or(u64::MAX);
     let servers = matching.into_iter().skip(first).take(count);
     Ok(web::Json(ServerList {
-        servers: servers.map(|server| ServerView::new(server, now)).collect(),
+        servers: servers
+            .map(|server| ServerView::json(server, now))
+            .collect::<Result<_, _>>()?,
         total,
         page,
         per_page,

@@ -1,13 +1,16 @@
 //! Servers as callers read them.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
+use serde_json::value::{RawValue, to_raw_value};
 use shared::ids::ServerId;
 use utoipa::ToSchema;
 
-use crate::fleet::view::{Server, ServerStatus};
+use crate::error::ApiError;
+use crate::fleet::view::{Seen, Server, ServerStatus};
 
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub(super) struct ServerView {
@@ -62,14 +65,18 @@ pub(super) struct BandwidthView {
 
 impl ServerView {
     pub(super) fn new(server: &Server, now: DateTime<Utc>) -> Self {
-        let live = server.live();
-        let status = match server.status {
-            ServerStatus::Active if !live.is_online(now) => StatusView::Offline,
-            ServerStatus::Active if live.draining => StatusView::Maintenance,
-            ServerStatus::Active => StatusView::Operational,
-            ServerStatus::Maintenance => StatusView::Maintenance,
-            ServerStatus::Offline => StatusView::Offline,
-        };
+        Self::of(server, server.live().seen(now))
+    }
+
+    /// The same as JSON, as a rule without writing it.
+    pub(super) fn json(server: &Server, now: DateTime<Utc>) -> Result<Arc<RawValue>, ApiError> {
+        let seen = server.live().seen(now);
+        server
+            .written(seen, || to_raw_value(&Self::of(server, seen)))
+            .map_err(ApiError::internal)
+    }
+
+    fn of(server: &Server, seen: Seen) -> Self {
         Self {
             id: server.id,
             hostname: server.hostname.clone(),
@@ -79,9 +86,9 @@ impl ServerView {
             location: server.location.clone(),
             ip_address: server.ip_address,
             protocols: server.protocols.clone(),
-            status,
-            load: (live.load * 10.0).round() / 10.0,
-            ping: live.ping,
+            status: StatusView::of(server.status, seen),
+            load: seen.load,
+            ping: seen.ping,
             bandwidth: BandwidthView {
                 download: server.download_mbps,
                 upload: server.upload_mbps,
@@ -89,6 +96,18 @@ impl ServerView {
             streaming_services: server.streaming_services.clone(),
             features: server.features.clone(),
             tier: server.tier,
+        }
+    }
+}
+
+impl StatusView {
+    const fn of(status: ServerStatus, seen: Seen) -> Self {
+        match status {
+            ServerStatus::Active if !seen.is_online => Self::Offline,
+            ServerStatus::Active if seen.is_draining => Self::Maintenance,
+            ServerStatus::Active => Self::Operational,
+            ServerStatus::Maintenance => Self::Maintenance,
+            ServerStatus::Offline => Self::Offline,
         }
     }
 }
@@ -126,5 +145,23 @@ mod tests {
             let view = ServerView::new(&Server::new(profile, live), now);
             assert_eq!((view.status, view.load), (*status, 45.5));
         }
+    }
+
+    #[test]
+    fn what_was_written_is_what_would_be() {
+        let now = Utc::now();
+        let server = Server::new(profile(1), online(now));
+        let fresh = |now| serde_json::to_string(&ServerView::new(&server, now)).unwrap();
+        let first = ServerView::json(&server, now).unwrap();
+        assert_eq!(first.get(), fresh(now));
+        assert!(Arc::ptr_eq(
+            &first,
+            &ServerView::json(&server, now).unwrap()
+        ));
+        // Its silence is what has moved.
+        let later = now + chrono::Duration::minutes(5);
+        let second = ServerView::json(&server, later).unwrap();
+        assert_eq!(second.get(), fresh(later));
+        assert_ne!(second.get(), first.get());
     }
 }

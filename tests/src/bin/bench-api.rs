@@ -1,0 +1,381 @@
+//! What the hot routes cost: requests a second, latency, round trips and CPU time a request, beside
+//! a bare actix in the same run. `scripts/bench api` builds, starts Postgres and Redis, and runs this.
+//!
+//! The server under load has one worker on one core, and `wrk` the other core. Ours and the two
+//! limits take turns, and of each the median run counts.
+
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Parser;
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
+use tests::api::Client;
+use tests::bench::bare::{self, BareSettings};
+use tests::bench::wrk::{Load, Target, Wrk};
+use tests::bench::{Goal, Row, report};
+use tests::lab::{Plane, PlaneSettings, Process};
+use tests::redis::{free_port, shared_url};
+use tests::{TestDb, wait_until};
+
+const POOL_SIZE: u32 = 16;
+const ROUNDS: usize = 3;
+/// Of what the round trips alone allow.
+const SHARE: f64 = 0.7;
+
+#[derive(Debug, Parser)]
+#[command(about = "Measures the hot routes")]
+struct Arguments {
+    /// How many connections are kept busy
+    #[arg(long, default_value_t = 16)]
+    connections: usize,
+    /// How long each run takes
+    #[arg(long, default_value_t = 3)]
+    seconds: u64,
+    /// How many servers the list has
+    #[arg(long, default_value_t = 20)]
+    servers: usize,
+    /// Where the figures go
+    #[arg(long, default_value = "target/bench/api.json")]
+    out: PathBuf,
+    /// Fail when a goal is missed
+    #[arg(long)]
+    check: bool,
+}
+
+fn main() -> anyhow::Result<ExitCode> {
+    if let Ok(settings) = std::env::var(bare::VARIABLE) {
+        let serving = bare::serve(serde_json::from_str(&settings)?);
+        actix_web::rt::System::new().block_on(serving)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    tokio::runtime::Runtime::new()?.block_on(run())
+}
+
+async fn run() -> anyhow::Result<ExitCode> {
+    tests::init();
+    let arguments = Arguments::parse();
+    let bench = Bench::set_up(&arguments).await?;
+    let mut rows = Vec::new();
+    for route in Route::ALL {
+        rows.extend(bench.measure(route).await?);
+    }
+    report(&rows, &arguments.out)?;
+    let missed = rows.iter().any(|row| row.holds == Some(false));
+    Ok(if missed && arguments.check {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
+}
+
+/// What is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Route {
+    Me,
+    Servers,
+}
+
+impl Route {
+    const ALL: [Self; 2] = [Self::Me, Self::Servers];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Me => "GET /users/me",
+            Self::Servers => "GET /servers",
+        }
+    }
+
+    const fn ours(self) -> &'static str {
+        match self {
+            Self::Me => "/api/v1/users/me",
+            Self::Servers => "/api/v1/servers?per_page=20",
+        }
+    }
+
+    const fn bare(self) -> &'static str {
+        match self {
+            Self::Me => "/static/me",
+            Self::Servers => "/static/servers",
+        }
+    }
+
+    /// The bare answer after the same round trips; the bare one itself where there are none.
+    const fn trips(self) -> &'static str {
+        match self {
+            Self::Me => "/trips/me",
+            Self::Servers => "/static/servers",
+        }
+    }
+
+    /// Postgres queries a request at most, where that is promised.
+    const fn queries(self) -> Option<f64> {
+        match self {
+            Self::Me => Some(1.0),
+            Self::Servers => None,
+        }
+    }
+}
+
+/// Fields are dropped in this order: what uses something goes before it.
+struct Bench {
+    plane: Plane,
+    /// Ended with this value.
+    _bare: Process,
+    bare_url: String,
+    user: Client,
+    wrk: Wrk,
+    db: TestDb,
+    _folder: tempfile::TempDir,
+}
+
+impl Bench {
+    async fn set_up(arguments: &Arguments) -> anyhow::Result<Self> {
+        let db = TestDb::new().await;
+        db.execute(&servers(arguments.servers)).await;
+        let folder = tempfile::tempdir()?;
+        let settings = PlaneSettings {
+            address: Ipv4Addr::LOCALHOST,
+            database_url: db.url().to_owned(),
+            tls: false,
+            more: vec![
+                ("DATABASE_POOL_SIZE", POOL_SIZE.to_string()),
+                ("RUST_LOG", "warn".to_owned()),
+                ("WEB_CONCURRENCY", "1".to_owned()),
+                ("MAIL_DIR", folder.path().join("mail").display().to_string()),
+            ],
+        };
+        let plane = Plane::start(folder.path(), &settings).await;
+        let user = plane.client().sign_up("bench@example.org").await;
+        let (bare, bare_url) = bare_server(folder.path(), &db, &user).await?;
+        let cores = std::thread::available_parallelism()?.get();
+        if cores > 1 {
+            pin(plane.pid(), 0)?;
+            pin(bare.pid(), 0)?;
+        }
+        let wrk = Wrk {
+            connections: arguments.connections,
+            length: Duration::from_secs(arguments.seconds),
+            core: (cores > 1).then_some(1),
+        };
+        Ok(Self {
+            plane,
+            _bare: bare,
+            bare_url,
+            user,
+            wrk,
+            db,
+            _folder: folder,
+        })
+    }
+
+    async fn measure(&self, route: Route) -> anyhow::Result<Vec<Row>> {
+        let (mut ours, mut trips, mut bare) = (Vec::new(), Vec::new(), Vec::new());
+        let mut counted = Counted::default();
+        self.ours(route).await?;
+        for _ in 0..ROUNDS {
+            let before = Counted::now(&self.db, self.plane.pid()).await?;
+            let load = self.ours(route).await?;
+            counted.add(
+                &before,
+                &Counted::now(&self.db, self.plane.pid()).await?,
+                &load,
+            );
+            ours.push(load);
+            trips.push(self.limit(route.trips()).await?);
+            bare.push(self.limit(route.bare()).await?);
+        }
+        let (ours, trips, bare) = (median(ours), median(trips), median(bare));
+        let name = |what: &str| format!("{}: {what}", route.name());
+        let queries = Row::new(name("Postgres queries"), counted.queries(), "/request");
+        Ok(vec![
+            Row::new(name("ours"), ours.per_second, "req/s"),
+            Row::new(name("ours, p99"), ours.p99_ms, "ms"),
+            Row::new(
+                name("same round trips, nothing else"),
+                trips.per_second,
+                "req/s",
+            ),
+            Row::new(name("same round trips, p99"), trips.p99_ms, "ms"),
+            Row::new(name("bare actix, same body"), bare.per_second, "req/s"),
+            Row::new(name("bare actix, p99"), bare.p99_ms, "ms"),
+            Row::new(
+                name("ours of same round trips"),
+                ours.per_second / trips.per_second,
+                "",
+            )
+            .goal(Goal::AtLeast(SHARE)),
+            match route.queries() {
+                // The plane's own upkeep asks Postgres a few times a second meanwhile.
+                Some(most) => queries.goal(Goal::AtMost(most + 0.02)),
+                None => queries,
+            },
+            Row::new(name("Redis round trips"), counted.commands(), "/request"),
+            Row::new(
+                name("CPU of the plane"),
+                counted.cpu_microseconds(),
+                "us/request",
+            ),
+        ])
+    }
+
+    async fn ours(&self, route: Route) -> anyhow::Result<Load> {
+        let target = Target {
+            url: format!("{}{}", self.plane.url(), route.ours()),
+            headers: vec![format!("Authorization: Bearer {}", self.user.token())],
+            script: None,
+        };
+        self.wrk.run(&target).await
+    }
+
+    async fn limit(&self, path: &str) -> anyhow::Result<Load> {
+        let target = Target {
+            url: format!("{}{path}", self.bare_url),
+            headers: Vec::new(),
+            script: None,
+        };
+        self.wrk.run(&target).await
+    }
+}
+
+/// What the plane spent, by those who were asked.
+#[derive(Debug, Default, Clone, Copy)]
+struct Counted {
+    queries: f64,
+    commands: f64,
+    cpu_seconds: f64,
+    requests: f64,
+}
+
+impl Counted {
+    async fn now(db: &TestDb, plane: Pid) -> anyhow::Result<Self> {
+        let queries = db
+            .number(
+                "SELECT coalesce(sum(calls), 0) FROM pg_stat_statements
+                 WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
+                   AND query NOT LIKE '%pg_stat_statements%'",
+            )
+            .await;
+        Ok(Self {
+            queries: f64::from(u32::try_from(queries)?),
+            commands: redis_commands().await?,
+            cpu_seconds: cpu_seconds(plane)?,
+            requests: 0.0,
+        })
+    }
+
+    fn add(&mut self, before: &Self, after: &Self, load: &Load) {
+        self.queries += after.queries - before.queries;
+        self.commands += after.commands - before.commands;
+        self.cpu_seconds += after.cpu_seconds - before.cpu_seconds;
+        self.requests += load.requests;
+    }
+
+    fn queries(&self) -> f64 {
+        self.queries / self.requests
+    }
+
+    fn commands(&self) -> f64 {
+        self.commands / self.requests
+    }
+
+    fn cpu_microseconds(&self) -> f64 {
+        self.cpu_seconds / self.requests * 1e6
+    }
+}
+
+async fn redis_commands() -> anyhow::Result<f64> {
+    let client = redis::Client::open(shared_url())?;
+    let mut connection = client.get_multiplexed_async_connection().await?;
+    let info: String = redis::cmd("INFO")
+        .arg("stats")
+        .query_async(&mut connection)
+        .await?;
+    let line = info
+        .lines()
+        .find_map(|line| line.strip_prefix("total_commands_processed:"));
+    Ok(line.context("Redis counts commands")?.trim().parse()?)
+}
+
+/// User and system time of a process so far.
+fn cpu_seconds(process: Pid) -> anyhow::Result<f64> {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat"))?;
+    let (_, fields) = stat.rsplit_once(')').context("the name is in brackets")?;
+    let ticks = fields.split_whitespace().skip(11).take(2);
+    let ticks: f64 = ticks.filter_map(|it| it.parse::<f64>().ok()).sum();
+    let hertz = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK)?.unwrap_or(100);
+    Ok(ticks / f64::from(i32::try_from(hertz)?))
+}
+
+fn median(mut runs: Vec<Load>) -> Load {
+    runs.sort_by(|a, b| a.per_second.total_cmp(&b.per_second));
+    runs.swap_remove(runs.len() / 2)
+}
+
+/// Keeps every thread of the process on one core.
+fn pin(process: Pid, core: usize) -> anyhow::Result<()> {
+    let mut cores = CpuSet::new();
+    cores.set(core)?;
+    for thread in std::fs::read_dir(format!("/proc/{process}/task"))? {
+        let id: i32 = thread?.file_name().to_string_lossy().parse()?;
+        sched_setaffinity(Pid::from_raw(id), &cores)?;
+    }
+    Ok(())
+}
+
+/// This program again, as the bare server, with the bodies that ours answers.
+async fn bare_server(
+    folder: &Path,
+    db: &TestDb,
+    user: &Client,
+) -> anyhow::Result<(Process, String)> {
+    let body = async |name: &str, path: &str| -> anyhow::Result<PathBuf> {
+        let file = folder.join(name);
+        std::fs::write(&file, user.get(path).await.expect(200).body)?;
+        Ok(file)
+    };
+    let settings = BareSettings {
+        port: free_port(),
+        database_url: db.url().to_owned(),
+        pool_size: POOL_SIZE,
+        user: user.user(),
+        me: body("me", Route::Me.ours()).await?,
+        servers: body("servers", Route::Servers.ours()).await?,
+    };
+    let mut command = Command::new(std::env::current_exe()?);
+    command.env(bare::VARIABLE, serde_json::to_string(&settings)?);
+    let mut process = Process::spawn("bare", folder, &mut command);
+    let url = format!("http://127.0.0.1:{}", settings.port);
+    let client = Client::new(&url);
+    wait_until(
+        "the bare server answers",
+        Duration::from_secs(10),
+        async || {
+            assert!(process.is_running(), "it ended: {}", process.output());
+            client
+                .request(reqwest::Method::GET, "/ready")
+                .send()
+                .await
+                .is_ok()
+        },
+    )
+    .await;
+    Ok((process, url))
+}
+
+/// A catalogue, and the means to count queries.
+fn servers(number: usize) -> String {
+    format!(
+        "CREATE EXTENSION pg_stat_statements;
+         INSERT INTO vpn_servers (id, hostname, country, country_code, city, location, ip_address,
+             endpoint, public_key, available_ips, capacity, streaming_services, features)
+         SELECT gen_random_uuid(), 'node-' || n || '.example.org', 'Germany', 'DE', 'Frankfurt',
+             'eu-central', ('192.0.2.' || n)::inet, '192.0.2.' || n || ':51820',
+             encode(sha256(n::text::bytea), 'base64'), '10.8.0.0/16', 65000, '{{netflix}}', '{{p2p}}'
+         FROM generate_series(1, {number}) AS n;
+         INSERT INTO nodes (server_id) SELECT id FROM vpn_servers"
+    )
+}
