@@ -39,6 +39,20 @@ pub fn page(status: StatusCode, template: &impl Template) -> Result<HttpResponse
         .body(body))
 }
 
+/// The page for an error: what the caller may know of it.
+pub fn failure(error: &ApiError) -> Result<HttpResponse, ApiError> {
+    let status = error.code().status();
+    if status.is_server_error() {
+        let source = std::error::Error::source(error);
+        tracing::error!(%error, ?source, "request failed");
+    }
+    let message = Message {
+        title: "This did not work",
+        text: &error.envelope("").error.message,
+    };
+    page(status, &message)
+}
+
 /// A heading and a paragraph.
 #[derive(Debug, Template)]
 #[template(path = "pages/message.html")]
