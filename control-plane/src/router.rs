@@ -64,6 +64,7 @@ pub fn app(
         .configure(input::configure)
         // Before the scopes, which take every path below theirs.
         .configure(docs::configure)
+        .configure(accounts::recovery::pages)
         .configure(|config| documented(&mut ServiceConfig::new(config)))
         .configure(|config| aliases(&mut ServiceConfig::new(config)))
         .default_service(web::to(unmatched))

@@ -22,6 +22,8 @@ plane_environment() {
 		ALLOWED_HOSTS=$PLANE_ADDRESS,localhost,127.0.0.1
 		TLS_CERT_FILE=$(printf %q "$dir/tls/server.pem")
 		TLS_KEY_FILE=$(printf %q "$dir/tls/server.key")
+		PUBLIC_URL=https://$PLANE_ADDRESS:$port
+		MAIL_DIR=$(printf %q "$dir/mail")
 		LOG_FORMAT=text
 		RUST_LOG=${RUST_LOG:-info}
 	ENV

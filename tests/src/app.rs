@@ -16,6 +16,7 @@ use shared::protocol::Load;
 use uuid::Uuid;
 
 use crate::api::Client;
+use crate::mail::{self, Mail};
 use crate::sim::SimConfig;
 use crate::{SimNode, TestDb, init, redis, wait_until};
 
@@ -60,6 +61,8 @@ impl Default for Place {
 pub struct TestApp {
     replicas: Vec<Option<RunningApp>>,
     urls: Vec<String>,
+    variables: Variables,
+    mails: tempfile::TempDir,
     db: TestDb,
     users: AtomicU32,
     nodes: AtomicU32,
@@ -83,22 +86,38 @@ impl TestApp {
     pub async fn replicas_with(count: usize, change: impl Fn(&mut Variables)) -> Self {
         init();
         let db = TestDb::new().await;
-        let (mut replicas, mut urls) = (Vec::new(), Vec::new());
-        for _ in 0..count {
-            let mut variables = variables(db.url());
-            change(&mut variables);
-            let config = Config::read(&variables).expect("the tests' configuration is valid");
-            let running = Application::start(config).await.expect("the plane starts");
-            urls.push(format!("http://{}", running.address));
-            replicas.push(Some(running));
-        }
-        Self {
-            replicas,
-            urls,
+        let mails = tempfile::tempdir().expect("a folder can be made");
+        let mut variables = variables(db.url());
+        let folder = mails.path().display().to_string();
+        variables.insert("MAIL_DIR".to_owned(), folder);
+        change(&mut variables);
+        let mut app = Self {
+            replicas: Vec::new(),
+            urls: Vec::new(),
+            variables,
+            mails,
             db,
             users: AtomicU32::new(0),
             nodes: AtomicU32::new(0),
+        };
+        for _ in 0..count {
+            app.start_replica().await;
         }
+        app
+    }
+
+    /// One more replica like the others.
+    pub async fn start_replica(&mut self) {
+        let config = self.configuration();
+        let running = Application::start(config).await.expect("the plane starts");
+        self.urls.push(format!("http://{}", running.address));
+        self.replicas.push(Some(running));
+    }
+
+    /// What the replicas are started with.
+    #[must_use]
+    pub fn configuration(&self) -> Config {
+        Config::read(&self.variables).expect("the tests' configuration is valid")
     }
 
     #[must_use]
@@ -354,6 +373,33 @@ impl TestApp {
         }
     }
 
+    /// The mails to this address so far, in order. Waits until everything posted has left.
+    pub async fn mails_to(&self, address: &str) -> Vec<Mail> {
+        self.jobs_end().await;
+        mail::read(self.mails.path(), address)
+    }
+
+    /// Waits until every job has ended.
+    pub async fn jobs_end(&self) {
+        wait_until("every job has ended", SOON, async || {
+            let waiting = "SELECT count(*) FROM jobs WHERE status = 'waiting'";
+            self.db.number(waiting).await == 0
+        })
+        .await;
+    }
+
+    /// Why jobs failed, for a test that wants it so: they are not held against it at its end.
+    pub async fn take_failed_jobs(&self) -> Vec<String> {
+        let reasons = self
+            .db
+            .texts("SELECT last_error FROM jobs WHERE status = 'failed' ORDER BY id")
+            .await;
+        self.db
+            .execute("DELETE FROM jobs WHERE status = 'failed'")
+            .await;
+        reasons
+    }
+
     /// Ends the test: stops the plane and fails when something is left behind. Every node that
     /// still runs must hold exactly the peers of the live connections on it.
     pub async fn finish(self, nodes: &[&SimNode]) {
@@ -366,6 +412,11 @@ impl TestApp {
         for node in nodes {
             self.assert_in_step(node).await;
         }
+        if self.replicas.iter().any(Option::is_some) {
+            self.jobs_end().await;
+        }
+        let failed = self.take_failed_jobs().await;
+        assert!(failed.is_empty(), "jobs failed: {failed:?}");
         for running in self.replicas.into_iter().flatten() {
             let waiting = running.state().fleet().waiting();
             assert_eq!(waiting, 0, "requests that wait for nodes were leaked");

@@ -17,6 +17,7 @@ mod app;
 pub mod bench;
 pub mod db;
 pub mod lab;
+pub mod mail;
 pub mod redis;
 pub mod sim;
 pub mod wait;

@@ -1,29 +1,48 @@
 //! How an account comes to be: by its owner's registration or by an operator.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Months, Utc};
+use diesel_async::{AsyncConnection, AsyncPgConnection};
 use secrecy::SecretString;
 use shared::ids::UserId;
 
 use super::passwords::{PasswordError, PasswordHasher};
 use super::profile::Profile;
 use super::store::{self, CreateError, NewAccount};
-use super::{Email, Role};
+use super::{Email, Role, recovery};
+use crate::audit::{self, Action, Actor, Event, Subject};
 use crate::db::{Pool, PoolError};
 use crate::error::{ApiError, Code};
+use crate::http::RequestId;
+use crate::jobs::JobError;
+use crate::secrets::KeyRing;
 
 /// The plan of whoever registers.
 pub const FREE_PLAN: &str = "free";
 
 /// Who the account is for.
 #[derive(Debug)]
-pub struct Registration {
+pub struct Registration<'a> {
     pub email: Email,
     pub password: SecretString,
     pub full_name: Option<String>,
     pub role: Role,
-    /// An operator vouches for the address.
-    pub is_verified: bool,
     pub plan: String,
+    pub by: Registrar<'a>,
+}
+
+/// Who opens the account.
+#[derive(Debug, Clone, Copy)]
+pub enum Registrar<'a> {
+    /// Whoever will have it: a mail has to prove the address.
+    Owner {
+        keys: &'a KeyRing,
+        verification_ttl: Duration,
+        request: &'a RequestId,
+    },
+    /// Who runs our commands, and vouches for the address.
+    Operator,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +55,8 @@ pub enum RegistrationError {
     Password(#[from] PasswordError),
     #[error("no connection to Postgres")]
     Pool(#[from] PoolError),
+    #[error(transparent)]
+    Mail(#[from] JobError),
     #[error(transparent)]
     Database(#[from] diesel::result::Error),
 }
@@ -57,16 +78,18 @@ impl From<RegistrationError> for ApiError {
             RegistrationError::UnknownPlan => Self::internal(error),
             RegistrationError::Password(error) => error.into(),
             RegistrationError::Pool(error) => error.into(),
+            RegistrationError::Mail(error) => error.into(),
             RegistrationError::Database(error) => error.into(),
         }
     }
 }
 
-/// Creates the account with a running subscription to its plan.
+/// Creates the account with a running subscription to its plan, the mail that verifies its address
+/// and its first audit row, all or nothing.
 pub async fn register(
     db: &Pool,
     passwords: &PasswordHasher,
-    registration: Registration,
+    registration: Registration<'_>,
     now: DateTime<Utc>,
 ) -> Result<Profile, RegistrationError> {
     let id = UserId::generate();
@@ -78,16 +101,44 @@ pub async fn register(
         password_hash,
         full_name: registration.full_name,
         role: registration.role,
-        is_verified: registration.is_verified,
+        is_verified: matches!(registration.by, Registrar::Operator),
         ends: end_of_first_period(&registration.plan, now),
         plan: registration.plan,
         starts: now,
     };
     let mut connection = db.get().await?;
-    store::create(&mut connection, account).await?;
+    connection
+        .transaction(async |connection| {
+            store::create(connection, &account).await?;
+            welcome(connection, &account, registration.by).await
+        })
+        .await?;
     store::profile(&mut connection, id)
         .await?
         .ok_or(RegistrationError::Database(diesel::result::Error::NotFound))
+}
+
+async fn welcome(
+    connection: &mut AsyncPgConnection,
+    account: &NewAccount,
+    by: Registrar<'_>,
+) -> Result<(), RegistrationError> {
+    let event = match by {
+        Registrar::Owner {
+            keys,
+            verification_ttl,
+            request,
+        } => {
+            let (id, email, now) = (account.id, &account.email, account.starts);
+            recovery::send_verification(connection, keys, id, email, now, verification_ttl).await?;
+            Event::own(Action::Register, id).in_request(request)
+        }
+        Registrar::Operator => {
+            Event::new(Action::Register, Actor::Cli).on(Subject::User(account.id))
+        }
+    };
+    audit::record(connection, &event).await?;
+    Ok(())
 }
 
 /// The free plan does not end; the names of the others say how long they run.

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
 use diesel::result::{DatabaseErrorKind, Error};
-use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use secrecy::{ExposeSecret, SecretString};
 use shared::ids::UserId;
 use uuid::Uuid;
@@ -42,17 +42,13 @@ pub(super) struct NewAccount {
     pub(super) ends: Option<DateTime<Utc>>,
 }
 
-/// Stores the account with its subscription, both or neither.
+/// Stores the account with its subscription. Call it in a transaction: both or neither.
 pub(super) async fn create(
     connection: &mut AsyncPgConnection,
-    account: NewAccount,
+    account: &NewAccount,
 ) -> Result<(), CreateError> {
-    connection
-        .transaction(async move |connection| {
-            insert_user(connection, &account).await?;
-            insert_subscription(connection, &account).await
-        })
-        .await
+    insert_user(connection, account).await?;
+    insert_subscription(connection, account).await
 }
 
 async fn insert_user(

@@ -5,6 +5,7 @@ mod metrics;
 mod serve;
 mod state;
 mod tls;
+mod upkeep;
 
 pub use dependencies::{DependencyError, ping_postgres, ping_redis, reach_postgres, reach_redis};
 pub use serve::{Application, RunningApp, StartError};

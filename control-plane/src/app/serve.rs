@@ -12,9 +12,11 @@ use tokio::time::timeout;
 
 use super::dependencies::{self, DependencyError};
 use super::state::{AppState, StateError};
-use super::{metrics, tls};
+use super::{metrics, tls, upkeep};
 use crate::config::Config;
 use crate::db::{self, MigrationError};
+use crate::jobs::{self, Handlers};
+use crate::mail::{MailError, Postman};
 use crate::router::{self, Documentation};
 use crate::tunnels;
 
@@ -32,6 +34,8 @@ pub enum StartError {
     Migration(#[from] MigrationError),
     #[error("the database is older than this build: run `control-plane migrate`")]
     PendingMigrations,
+    #[error(transparent)]
+    Mail(#[from] MailError),
     #[error(transparent)]
     Tls(#[from] tls::TlsError),
     #[error("cannot listen on {address} ({variables})")]
@@ -52,9 +56,10 @@ impl Application {
         let state = web::Data::new(AppState::new(config)?);
         dependencies::wait(state.config()).await?;
         migrate(state.config()).await?;
+        let handlers = Handlers::new(vec![Box::new(Postman::new(state.config())?)]);
         let (server, address) = api_server(&state)?;
         let (metrics_server, metrics_address) = metrics_server(&state)?;
-        start_tasks(&state).await;
+        start_tasks(&state, handlers).await;
         let handle = server.handle();
         let metrics_handle = metrics_server.handle();
         let server = tokio::spawn(server);
@@ -184,7 +189,7 @@ fn metrics_server(state: &web::Data<AppState>) -> Result<(Server, SocketAddr), S
     Ok((server.run(), address))
 }
 
-async fn start_tasks(state: &web::Data<AppState>) {
+async fn start_tasks(state: &web::Data<AppState>, handlers: Handlers) {
     let tasks = state.tasks();
     tasks.spawn(metrics::upkeep(
         state.metrics().clone(),
@@ -198,4 +203,7 @@ async fn start_tasks(state: &web::Data<AppState>) {
     });
     let cleaning = state.clone();
     tasks.spawn(async move { tunnels::clean_up(&cleaning).await });
+    tasks.spawn(jobs::run(state.clone().into_inner(), handlers));
+    let sweeping = state.clone();
+    tasks.spawn(async move { jobs::periodic::run(&sweeping, upkeep::CHORES).await });
 }

@@ -17,6 +17,7 @@ use crate::config::Config;
 use crate::db::{self, Pool, RedisPool};
 use crate::fleet::identity::{Identity, IdentityError};
 use crate::fleet::{self, Fleet};
+use crate::jobs::Bell;
 use crate::secrets::{KeyRing, SealError};
 use crate::tunnels::NodeLog;
 use crate::usage::Live;
@@ -37,6 +38,7 @@ pub struct AppState {
     metrics: PrometheusHandle,
     fleet: Arc<Fleet>,
     live: Arc<Live>,
+    jobs: Bell,
     replica: Uuid,
     shutdown: CancellationToken,
     requests: TaskTracker,
@@ -85,6 +87,7 @@ impl AppState {
             keys: KeyRing::new(&config.app.keys)?,
             revocations: Revocations::new(config.tokens.access_token_life),
             metrics: metrics::recorder()?,
+            jobs: Bell::default(),
             replica,
             shutdown,
             requests: TaskTracker::new(),
@@ -144,6 +147,12 @@ impl AppState {
     #[must_use]
     pub const fn live(&self) -> &Arc<Live> {
         &self.live
+    }
+
+    /// Rung after a commit with a job in it.
+    #[must_use]
+    pub const fn jobs(&self) -> &Bell {
+        &self.jobs
     }
 
     /// This process among the replicas, for the time of its run.

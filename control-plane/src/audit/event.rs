@@ -32,6 +32,7 @@ actions! {
     Logout = "session.logout";
     LogoutAll = "session.logout_all";
     EndSession = "session.end";
+    RequestVerification = "account.request_verification";
     VerifyEmail = "account.verify_email";
     ChangeEmail = "account.change_email";
     ChangePassword = "account.change_password";

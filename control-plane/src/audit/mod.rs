@@ -7,4 +7,4 @@ mod event;
 mod store;
 
 pub use event::{Action, Actor, Event, Subject};
-pub use store::record;
+pub use store::{forget, record};

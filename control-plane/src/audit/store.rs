@@ -1,12 +1,14 @@
 //! The queries about the log.
 
-use diesel::QueryResult;
+use chrono::{DateTime, Utc};
 use diesel::prelude::*;
+use diesel::sql_types::{BigInt, Timestamptz};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use uuid::Uuid;
 
 use super::event::{Event, Subject};
 use crate::db::schema::audit_log;
+use crate::db::statement;
 use crate::http::RequestId;
 
 /// Writes the row. Call it in the transaction of the act.
@@ -27,4 +29,19 @@ pub async fn record(connection: &mut AsyncPgConnection, event: &Event) -> QueryR
         .execute(connection)
         .await
         .map(drop)
+}
+
+/// Deletes at most `limit` rows of acts before this time.
+pub async fn forget(
+    connection: &mut AsyncPgConnection,
+    before: DateTime<Utc>,
+    limit: i64,
+) -> QueryResult<usize> {
+    const SQL: &str = "
+        DELETE FROM audit_log WHERE id IN (SELECT id FROM audit_log WHERE at < $1 LIMIT $2)";
+    statement(SQL)
+        .bind::<Timestamptz, _>(before)
+        .bind::<BigInt, _>(limit)
+        .execute(connection)
+        .await
 }

@@ -11,7 +11,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::print;
 use crate::accounts::passwords::{self, PasswordHasher};
-use crate::accounts::registration::{self, FREE_PLAN, Registration};
+use crate::accounts::registration::{self, FREE_PLAN, Registrar, Registration};
 use crate::accounts::{Email, Role};
 use crate::config::Config;
 use crate::db;
@@ -48,8 +48,8 @@ pub(super) async fn run(config: &Config, command: Command) -> anyhow::Result<Exi
         password,
         full_name: user.full_name,
         role: user.role,
-        is_verified: true,
         plan: user.plan,
+        by: Registrar::Operator,
     };
     let hasher = PasswordHasher::new()?;
     let profile = registration::register(&pool, &hasher, registration, Utc::now()).await?;

@@ -27,6 +27,11 @@ pub struct ValidJson<T>(pub T);
 #[derive(Debug)]
 pub struct OptionalJson<T>(pub T);
 
+/// A form's fields that passed their rules. `Content-Type: application/x-www-form-urlencoded` is
+/// needed.
+#[derive(Debug)]
+pub struct ValidForm<T>(pub T);
+
 /// A query string that passed its rules.
 #[derive(Debug)]
 pub struct ValidQuery<T>(pub T);
@@ -79,6 +84,25 @@ where
     }
 }
 
+impl<T> FromRequest for ValidForm<T>
+where
+    T: DeserializeOwned + Validate<Context = ()> + 'static,
+{
+    type Error = ApiError;
+    type Future = Extracting<Self>;
+
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        let is_form = request.content_type() == "application/x-www-form-urlencoded";
+        let body = body(request, payload);
+        Box::pin(async move {
+            if !is_form {
+                return Err(Code::UnsupportedMediaType.into());
+            }
+            parse_form(&body.await?).map(Self)
+        })
+    }
+}
+
 impl<T> FromRequest for ValidQuery<T>
 where
     T: DeserializeOwned + Validate<Context = ()> + 'static,
@@ -116,14 +140,28 @@ where
     validated(value)
 }
 
-/// Parses and validates a query string or a form's body.
+/// Parses and validates a query string.
 pub fn parse_query<T>(query: &str) -> Result<T, ApiError>
 where
     T: DeserializeOwned + Validate<Context = ()>,
 {
-    let pairs = serde_urlencoded::Deserializer::new(form_urlencoded::parse(query.as_bytes()));
-    let value =
-        serde_path_to_error::deserialize(pairs).map_err(|error| misread("query", &error))?;
+    parse_pairs("query", query.as_bytes())
+}
+
+/// Parses and validates a form's body.
+pub fn parse_form<T>(body: &[u8]) -> Result<T, ApiError>
+where
+    T: DeserializeOwned + Validate<Context = ()>,
+{
+    parse_pairs("body", body)
+}
+
+fn parse_pairs<T>(whole: &str, encoded: &[u8]) -> Result<T, ApiError>
+where
+    T: DeserializeOwned + Validate<Context = ()>,
+{
+    let pairs = serde_urlencoded::Deserializer::new(form_urlencoded::parse(encoded));
+    let value = serde_path_to_error::deserialize(pairs).map_err(|error| misread(whole, &error))?;
     validated(value)
 }
 

@@ -6,6 +6,7 @@ pub mod current_user;
 pub mod docs;
 pub mod frame;
 pub mod host;
+pub mod html;
 pub mod input;
 pub mod observe;
 pub mod page;
@@ -14,7 +15,7 @@ pub mod request_id;
 pub mod server_timing;
 
 pub use current_user::{CurrentUser, user_from_token};
-pub use input::{OptionalJson, ValidJson, ValidQuery};
+pub use input::{OptionalJson, ValidForm, ValidJson, ValidQuery};
 pub use page::{Page, PageQuery};
 pub use permission::{Allowed, Permission};
 pub use request_id::RequestId;

@@ -11,6 +11,10 @@ use uuid::Uuid;
 const OPEN: &[(&str, &str)] = &[
     ("POST", "/api/v1/auth/register"),
     ("POST", "/api/v1/auth/login"),
+    ("POST", "/api/v1/auth/verify-email"),
+    ("POST", "/api/v1/auth/resend-verification"),
+    ("POST", "/api/v1/auth/password-reset/request"),
+    ("POST", "/api/v1/auth/password-reset/confirm"),
     ("GET", "/api/v1/health"),
     ("GET", "/health"),
     ("GET", "/health/live"),
@@ -23,6 +27,10 @@ const OPEN: &[(&str, &str)] = &[
 const CONTRACT: &[(&str, &str)] = &[
     ("POST", "/api/v1/auth/register"),
     ("POST", "/api/v1/auth/login"),
+    ("POST", "/api/v1/auth/verify-email"),
+    ("POST", "/api/v1/auth/resend-verification"),
+    ("POST", "/api/v1/auth/password-reset/request"),
+    ("POST", "/api/v1/auth/password-reset/confirm"),
     ("GET", "/api/v1/users/me"),
     ("GET", "/api/v1/servers"),
     ("GET", "/api/v1/servers/recommended"),

@@ -7,11 +7,11 @@ use utoipa::ToSchema;
 
 use super::views::UserView;
 use crate::accounts::passwords::check_new;
-use crate::accounts::registration::{self, FREE_PLAN, Registration};
+use crate::accounts::registration::{self, FREE_PLAN, Registrar, Registration};
 use crate::accounts::{Email, Role};
 use crate::app::AppState;
 use crate::error::ApiError;
-use crate::http::ValidJson;
+use crate::http::{RequestId, ValidJson};
 
 #[derive(Debug, Deserialize, Validate, ToSchema)]
 struct RegisterRequest {
@@ -35,11 +35,12 @@ fn is_password(email: &str) -> impl FnOnce(&SecretString, &()) -> garde::Result 
     move |password, ()| check_new(password, email).map_err(garde::Error::new)
 }
 
-/// Creates an account on the free plan.
+/// Creates an account on the free plan and sends a mail that verifies its address.
 #[utoipa::path(tag = "accounts", security(()), responses((status = 201, description = "The new account", body = UserView)))]
 #[post("/auth/register")]
 pub(super) async fn register(
     state: web::Data<AppState>,
+    request_id: RequestId,
     ValidJson(request): ValidJson<RegisterRequest>,
 ) -> Result<HttpResponse, ApiError> {
     let registration = Registration {
@@ -47,11 +48,16 @@ pub(super) async fn register(
         password: request.password,
         full_name: request.full_name,
         role: Role::User,
-        is_verified: false,
         plan: FREE_PLAN.to_owned(),
+        by: Registrar::Owner {
+            keys: state.keys(),
+            verification_ttl: state.config().accounts.verification_ttl,
+            request: &request_id,
+        },
     };
     let profile =
         registration::register(state.db(), state.passwords(), registration, Utc::now()).await?;
+    state.jobs().ring();
     Ok(HttpResponse::Created().json(UserView::from(profile)))
 }
 

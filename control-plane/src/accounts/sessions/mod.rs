@@ -17,6 +17,7 @@ pub use end::{EndReason, Ended, announce, end_all};
 pub use open::{NewSession, Tokens, open};
 pub use revocations::Revocations;
 pub use routes::routes;
+pub use store::forget_ended;
 
 use std::fmt;
 use std::str::FromStr;

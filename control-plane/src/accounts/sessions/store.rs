@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use diesel::dsl::{exists, now, select};
 use diesel::prelude::*;
-use diesel::sql_types::{Bytea, Nullable, Text, Timestamptz, Uuid as SqlUuid};
+use diesel::sql_types::{BigInt, Bytea, Nullable, Text, Timestamptz, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use shared::ids::UserId;
 use uuid::Uuid;
@@ -69,4 +69,21 @@ pub(super) async fn end_all(
         .get_results(connection)
         .await?;
     Ok(ended.into_iter().map(SessionId).collect())
+}
+
+/// Deletes at most `limit` sessions that ended before this time, with their refresh tokens.
+pub async fn forget_ended(
+    connection: &mut AsyncPgConnection,
+    before: DateTime<Utc>,
+    limit: i64,
+) -> QueryResult<usize> {
+    const SQL: &str = "
+        DELETE FROM sessions WHERE id IN (
+            SELECT id FROM sessions WHERE expires_at < $1 OR revoked_at < $1 LIMIT $2
+        )";
+    statement(SQL)
+        .bind::<Timestamptz, _>(before)
+        .bind::<BigInt, _>(limit)
+        .execute(connection)
+        .await
 }

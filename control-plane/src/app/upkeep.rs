@@ -1,0 +1,40 @@
+//! What is swept periodically: each room deletes its own, here stands what and when.
+
+use std::time::Duration;
+
+use chrono::Utc;
+
+use crate::accounts::{recovery, sessions};
+use crate::jobs::periodic::Chore;
+use crate::{audit, jobs, oauth};
+
+/// An hour more than anybody can still come with what is deleted: clocks differ.
+const MARGIN: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(24 * 3600);
+/// How long a job can be looked at after its end.
+const ENDED_JOBS: Duration = Duration::from_secs(7 * 24 * 3600);
+
+pub(super) const CHORES: &[Chore] = &[
+    ("audit_log", |state, connection, limit| {
+        let before = Utc::now() - state.config().accounts.audit_retention;
+        Box::pin(async move { Ok(audit::forget(connection, before, limit).await?) })
+    }),
+    ("jobs", |_, connection, limit| {
+        let before = Utc::now() - ENDED_JOBS;
+        Box::pin(async move { Ok(jobs::forget_ended(connection, before, limit).await?) })
+    }),
+    ("one_time_tokens", |_, connection, limit| {
+        let before = Utc::now() - MARGIN;
+        Box::pin(async move { Ok(recovery::forget_expired(connection, before, limit).await?) })
+    }),
+    // A used code is known for a day more: one that comes again ends its session.
+    ("oauth_codes", |_, connection, limit| {
+        let before = Utc::now() - DAY;
+        Box::pin(async move { Ok(oauth::forget_expired(connection, before, limit).await?) })
+    }),
+    // An ended session is remembered for as long as an access token of it may live.
+    ("sessions", |state, connection, limit| {
+        let before = Utc::now() - state.config().tokens.access_token_life - MARGIN;
+        Box::pin(async move { Ok(sessions::forget_ended(connection, before, limit).await?) })
+    }),
+];

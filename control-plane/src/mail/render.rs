@@ -1,0 +1,182 @@
+//! What a letter says, as text and as HTML.
+
+use askama::Template;
+
+use super::letter::Letter;
+
+/// Who writes, and where their pages are.
+#[derive(Debug, Clone)]
+pub(super) struct Sender {
+    pub(super) name: String,
+    pub(super) public_url: String,
+}
+
+/// A letter ready to be put into an envelope.
+#[derive(Debug)]
+pub(super) struct Rendered {
+    pub(super) subject: String,
+    pub(super) text: String,
+    pub(super) html: String,
+}
+
+struct Content {
+    subject: &'static str,
+    paragraphs: Vec<&'static str>,
+    link: Option<Link>,
+    closing: &'static str,
+}
+
+struct Link {
+    label: &'static str,
+    url: String,
+}
+
+#[derive(Template)]
+#[template(path = "mail/letter.html")]
+struct Html<'a> {
+    sender: &'a str,
+    content: &'a Content,
+}
+
+#[derive(Template)]
+#[template(path = "mail/letter.txt")]
+struct Text<'a> {
+    sender: &'a str,
+    content: &'a Content,
+}
+
+pub(super) fn render(letter: &Letter, sender: &Sender) -> Result<Rendered, askama::Error> {
+    let content = &content(letter, &sender.public_url);
+    let name = sender.name.as_str();
+    let text = Text {
+        sender: name,
+        content,
+    };
+    let html = Html {
+        sender: name,
+        content,
+    };
+    Ok(Rendered {
+        subject: format!("{name}: {}", content.subject),
+        text: text.render()?,
+        html: html.render()?,
+    })
+}
+
+const NOT_YOU: &str = "If this was not you, reset your password at once and write to our support.";
+
+fn content(letter: &Letter, public_url: &str) -> Content {
+    match letter {
+        Letter::VerifyEmail { token } => Content {
+            subject: "confirm your address",
+            paragraphs: vec!["Please confirm that this address is yours."],
+            link: Some(Link {
+                label: "Confirm this address",
+                url: format!("{public_url}/verify-email?token={}", token.expose()),
+            }),
+            closing: "The link works once. If you have no account with us, ignore this mail.",
+        },
+        Letter::ResetPassword { token } => Content {
+            subject: "choose a new password",
+            paragraphs: vec!["Somebody, hopefully you, asked for a new password of your account."],
+            link: Some(Link {
+                label: "Choose a new password",
+                url: format!("{public_url}/reset-password?token={}", token.expose()),
+            }),
+            closing: "The link works once and for a short time. If you did not ask for it, ignore \
+                      this mail: your password stays as it is.",
+        },
+        Letter::PasswordChanged => notice(
+            "your password was changed",
+            "The password of your account was changed, and other devices were logged out.",
+        ),
+        Letter::EmailChanged => notice(
+            "your address was changed",
+            "Your account has another e-mail address now. This one is no longer used.",
+        ),
+        Letter::MfaEnabled => notice(
+            "two-factor login is on",
+            "From now on a login needs a code of your authenticator.",
+        ),
+        Letter::MfaDisabled => notice(
+            "two-factor login is off",
+            "From now on a login needs your password alone.",
+        ),
+        Letter::AccountDeleted => Content {
+            subject: "your account was deleted",
+            paragraphs: vec!["Your account was deleted, and with it what we knew of you."],
+            link: None,
+            closing: "This is the last mail that you get from us.",
+        },
+    }
+}
+
+fn notice(subject: &'static str, text: &'static str) -> Content {
+    Content {
+        subject,
+        paragraphs: vec![text],
+        link: None,
+        closing: NOT_YOU,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::secrets::SecretToken;
+    use secrecy::ExposeSecret;
+
+    fn sender() -> Sender {
+        Sender {
+            name: "Prime & Sons".to_owned(),
+            public_url: "https://vpn.example.org".to_owned(),
+        }
+    }
+
+    #[test]
+    fn every_letter_says_the_same_in_both_parts() {
+        let token = || (&SecretToken::generate()).into();
+        let letters = [
+            Letter::VerifyEmail { token: token() },
+            Letter::ResetPassword { token: token() },
+            Letter::PasswordChanged,
+            Letter::EmailChanged,
+            Letter::MfaEnabled,
+            Letter::MfaDisabled,
+            Letter::AccountDeleted,
+        ];
+        for letter in letters {
+            let content = content(&letter, "https://vpn.example.org");
+            let Rendered {
+                subject,
+                text,
+                html,
+            } = render(&letter, &sender()).unwrap();
+            assert!(subject.starts_with("Prime & Sons: "), "{subject}");
+            for words in content.paragraphs.iter().chain([&content.closing]) {
+                assert!(
+                    text.contains(words) && html.contains(words),
+                    "{text}\n{html}"
+                );
+            }
+            assert!(text.contains("Prime & Sons") && html.contains("Prime &#38; Sons"));
+            let others = html.replace("https://vpn.example.org/", "");
+            assert!(!others.contains("://"), "{html}");
+        }
+    }
+
+    #[test]
+    fn a_link_stands_in_both_parts() {
+        let token = SecretToken::generate();
+        let letter = Letter::ResetPassword {
+            token: (&token).into(),
+        };
+        let Rendered { text, html, .. } = render(&letter, &sender()).unwrap();
+        let url = format!(
+            "https://vpn.example.org/reset-password?token={}",
+            token.expose_secret()
+        );
+        assert!(text.lines().any(|line| line == url), "{text}");
+        assert!(html.contains(&format!("href=\"{url}\"")), "{html}");
+    }
+}
