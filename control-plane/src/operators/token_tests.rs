@@ -22,8 +22,8 @@ fn keys(current: &str, old: &str) -> MasterKeys {
     Config::read(&variables.collect()).unwrap().app.keys
 }
 
-const SECRET: &str = "the secret key of this year, in force";
-const FORMER: &str = "the secret key of last year, retired";
+const SECRET: &str = "the secret key of this year in force";
+const FORMER: &str = "the secret key of last year retired";
 
 fn authority() -> Authority {
     Authority::new(&keys(SECRET, "")).unwrap()

@@ -8,6 +8,7 @@
 mod accounts;
 mod client_config;
 mod connect;
+mod devices;
 mod disconnect;
 mod enrolment;
 mod envelope;
@@ -15,6 +16,10 @@ mod failures;
 mod health;
 mod metrics;
 mod openapi;
+mod operators;
+mod passwords;
+mod people;
+mod profile;
 mod replicas;
 mod schema;
 mod selection;
