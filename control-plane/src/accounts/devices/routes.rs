@@ -38,7 +38,7 @@ struct NewDevice {
         example = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=",
         min_length = 44,
         max_length = 44,
-        pattern = "^[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=$"
+        pattern = "^(?!A{43}=)[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=$"
     )]
     public_key: String,
 }
@@ -70,6 +70,7 @@ async fn list_devices(
 #[utoipa::path(
     tag = "accounts",
     security(("bearer" = [])),
+    request_body = NewDevice,
     responses(
         (status = 201, description = "The new device", body = DeviceView),
         (status = 403, description = "DEVICE_LIMIT, ACCOUNT_SUSPENDED", body = ErrorEnvelope),

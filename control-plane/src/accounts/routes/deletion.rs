@@ -22,6 +22,7 @@ pub(super) struct DeletionRequest {
 #[utoipa::path(
     tag = "accounts",
     security(("bearer" = [])),
+    request_body = DeletionRequest,
     responses(
         (status = 204, description = "The account is gone"),
         (status = 400, description = "INVALID_INPUT, WRONG_PASSWORD", body = ErrorEnvelope),

@@ -24,6 +24,7 @@ pub(super) struct PasswordChange {
 #[utoipa::path(
     tag = "accounts",
     security(("bearer" = [])),
+    request_body = PasswordChange,
     responses(
         (status = 204, description = "The new password is in force"),
         (status = 400, description = "INVALID_INPUT, WRONG_PASSWORD", body = ErrorEnvelope),

@@ -42,6 +42,7 @@ fn given<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<Str
 #[utoipa::path(
     tag = "accounts",
     security(("bearer" = [])),
+    request_body = ProfileUpdate,
     responses(
         (status = 200, description = "The account as it is now", body = UserView),
         (status = 400, description = "INVALID_INPUT, WRONG_PASSWORD, EMAIL_TAKEN", body = ErrorEnvelope),

@@ -24,6 +24,7 @@ pub(super) struct RoleChange {
     tag = "administration",
     security(("bearer" = []), ("operator" = [])),
     params(("id" = String, Path, format = Uuid)),
+    request_body = RoleChange,
     responses(
         (status = 200, description = "The account as it is now", body = PersonView),
         (status = 404, description = "USER_NOT_FOUND", body = ErrorEnvelope),

@@ -35,6 +35,7 @@ pub(super) struct StatusChange {
     tag = "administration",
     security(("bearer" = []), ("operator" = [])),
     params(("id" = String, Path, format = Uuid)),
+    request_body = StatusChange,
     responses(
         (status = 200, description = "The account as it is now", body = PersonView),
         (status = 404, description = "USER_NOT_FOUND", body = ErrorEnvelope),
