@@ -5,7 +5,7 @@ use secrecy::SecretString;
 use shared::ids::UserId;
 
 use super::confirmation::{account, confirm};
-use super::passwords::check_new;
+use super::passwords::{PasswordError, check_new};
 use super::sessions::{self, EndReason, SessionId};
 use super::store::own;
 use crate::app::AppState;
@@ -57,7 +57,12 @@ pub(super) async fn renew(
     password: SecretString,
     outdated: String,
 ) -> Result<(), ApiError> {
-    let hash = state.passwords().hash(password).await?;
+    let hash = match state.passwords().hash(password).await {
+        Ok(hash) => hash,
+        // The login is good; the next one tries again.
+        Err(PasswordError::Busy) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
     let mut connection = state.db().get().await?;
     own::replace_hash(&mut connection, user, &outdated, &hash).await?;
     Ok(())
