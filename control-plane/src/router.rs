@@ -16,7 +16,7 @@ use crate::app::AppState;
 use crate::error::{ApiError, Code};
 use crate::http::observe::{RequestSpan, measure};
 use crate::http::{docs, frame, host, input};
-use crate::{accounts, fleet, health, oauth, tunnels, usage};
+use crate::{accounts, audit, fleet, health, oauth, tunnels, usage};
 
 /// What the document names.
 fn documented(config: &mut ServiceConfig<'_>) {
@@ -29,6 +29,7 @@ fn documented(config: &mut ServiceConfig<'_>) {
             .configure(accounts::mfa::routes)
             .configure(accounts::devices::routes)
             .configure(accounts::people::routes)
+            .configure(audit::routes)
             .configure(oauth::routes)
             .configure(fleet::routes)
             .configure(tunnels::routes)

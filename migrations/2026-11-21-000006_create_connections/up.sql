@@ -50,4 +50,7 @@ CREATE UNIQUE INDEX connections_live_address ON connections (server_id, client_i
 CREATE UNIQUE INDEX connections_live_address_v6 ON connections (server_id, client_ipv6) WHERE status IN ('connecting', 'connected');
 CREATE UNIQUE INDEX connections_live_key ON connections (server_id, client_public_key) WHERE status IN ('connecting', 'connected');
 CREATE UNIQUE INDEX connections_idempotency ON connections (user_id, idempotency_key) WHERE status IN ('connecting', 'connected');
+-- For the foreign keys: removing a device or a person would read the whole table.
+CREATE INDEX connections_device ON connections (device_id) WHERE device_id IS NOT NULL;
+CREATE INDEX connections_supersedes ON connections (supersedes) WHERE supersedes IS NOT NULL;
 CREATE INDEX connections_pending ON connections (updated_at) WHERE status IN ('connecting', 'disconnecting');

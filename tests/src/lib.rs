@@ -15,6 +15,7 @@
 pub mod api;
 mod app;
 pub mod bench;
+pub mod command;
 pub mod db;
 pub mod lab;
 pub mod mail;

@@ -3,9 +3,10 @@
 use chrono::{DateTime, Utc};
 use secrecy::SecretString;
 
+use super::passwords::Verdict;
 use super::profile::Profile;
 use super::sessions::{self, NewSession, Tokens};
-use super::{Email, store};
+use super::{Email, password_change, store};
 use crate::app::AppState;
 use crate::error::{ApiError, Code};
 
@@ -31,8 +32,18 @@ pub(super) async fn log_in(
         Err(_) => None,
     };
     let (id, hash) = found.map(|found| (found.id, found.password_hash)).unzip();
-    let matches = state.passwords().verify(password, hash).await?;
-    let id = id.filter(|_| matches).ok_or(Code::InvalidCredentials)?;
+    let verdict = state
+        .passwords()
+        .verify(password.clone(), hash.clone())
+        .await?;
+    let id = id
+        .filter(|_| verdict.matches())
+        .ok_or(Code::InvalidCredentials)?;
+    if verdict == Verdict::Outdated
+        && let Some(outdated) = hash
+    {
+        password_change::renew(state, id, password, outdated).await?;
+    }
     let mut connection = state.db().get().await?;
     let profile = store::profile(&mut connection, id)
         .await?

@@ -4,7 +4,9 @@
 //! unknown address and a wrong password cannot be told apart, neither by the answer nor by its time.
 //! Whoever has an account has exactly one running subscription from its first moment.
 
+pub mod deletion;
 pub mod devices;
+pub mod import;
 pub mod mfa;
 pub mod passwords;
 pub mod people;
@@ -13,9 +15,13 @@ pub mod registration;
 pub mod sessions;
 pub mod tokens;
 
+mod confirmation;
 mod email;
+mod export;
 mod login;
+mod password_change;
 mod profile;
+mod profile_change;
 mod role;
 mod routes;
 mod store;

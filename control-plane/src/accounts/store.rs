@@ -1,5 +1,7 @@
 //! The queries about people.
 
+pub(super) mod own;
+
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
 use diesel::result::{DatabaseErrorKind, Error};
@@ -111,6 +113,7 @@ pub(super) async fn credentials(
 ) -> QueryResult<Option<Credentials>> {
     let row: Option<(Uuid, String)> = users::table
         .filter(lower(users::email).eq(email.as_str()))
+        .filter(users::deleted_at.is_null())
         .select((users::id, users::hashed_password))
         .first(connection)
         .await
@@ -133,6 +136,7 @@ pub(super) async fn profile(
         .left_join(subscriptions::table.on(running))
         .left_join(devices::table.on(devices::user_id.eq(users::id)))
         .filter(users::id.eq(Uuid::from(user)))
+        .filter(users::deleted_at.is_null())
         .order(devices::id)
         .select((
             UserRow::as_select(),
@@ -166,7 +170,7 @@ struct UserRow {
 
 #[derive(Queryable, Selectable)]
 #[diesel(table_name = subscriptions, check_for_backend(diesel::pg::Pg))]
-struct SubscriptionRow {
+pub(super) struct SubscriptionRow {
     plan_id: String,
     plan_type: String,
     status: String,
@@ -177,7 +181,7 @@ struct SubscriptionRow {
 
 #[derive(Queryable, Selectable)]
 #[diesel(table_name = devices, check_for_backend(diesel::pg::Pg))]
-struct DeviceRow {
+pub(super) struct DeviceRow {
     id: Uuid,
     name: String,
     public_key: String,

@@ -18,6 +18,7 @@ use crate::db::{self, Pool, RedisPool};
 use crate::fleet::identity::{Identity, IdentityError};
 use crate::fleet::{self, Fleet};
 use crate::jobs::Bell;
+use crate::operators::{Authority, TokenError};
 use crate::secrets::{KeyRing, SealError};
 use crate::tunnels::NodeLog;
 use crate::usage::Live;
@@ -34,6 +35,7 @@ pub struct AppState {
     tokens: TokenIssuer,
     passwords: PasswordHasher,
     keys: KeyRing,
+    operators: Authority,
     revocations: Revocations,
     metrics: PrometheusHandle,
     fleet: Arc<Fleet>,
@@ -55,6 +57,8 @@ pub enum StateError {
     Identity(#[from] IdentityError),
     #[error("SECRET_KEY cannot be used")]
     Keys(#[from] SealError),
+    #[error("SECRET_KEY cannot sign operator tokens")]
+    Operators(#[from] TokenError),
     #[error(transparent)]
     Metrics(#[from] metrics::MetricsError),
 }
@@ -85,6 +89,7 @@ impl AppState {
             tokens: TokenIssuer::new(&config.tokens),
             passwords: PasswordHasher::new()?,
             keys: KeyRing::new(&config.app.keys)?,
+            operators: Authority::new(&config.app.keys)?,
             revocations: Revocations::new(config.tokens.access_token_life),
             metrics: metrics::recorder()?,
             jobs: Bell::default(),
@@ -125,6 +130,12 @@ impl AppState {
     #[must_use]
     pub const fn keys(&self) -> &KeyRing {
         &self.keys
+    }
+
+    /// What signs and reads operator tokens.
+    #[must_use]
+    pub const fn operators(&self) -> &Authority {
+        &self.operators
     }
 
     /// The sessions that ended and may still have an access token.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chrono::Utc;
 
-use crate::accounts::{recovery, sessions};
+use crate::accounts::{deletion, recovery, sessions};
 use crate::jobs::periodic::Chore;
 use crate::{audit, jobs, oauth};
 
@@ -36,5 +36,9 @@ pub(super) const CHORES: &[Chore] = &[
     ("sessions", |state, connection, limit| {
         let before = Utc::now() - state.config().tokens.access_token_life - MARGIN;
         Box::pin(async move { Ok(sessions::forget_ended(connection, before, limit).await?) })
+    }),
+    ("users", |state, connection, limit| {
+        let life = state.config().tokens.access_token_life + MARGIN;
+        Box::pin(async move { Ok(deletion::sweep(connection, life, limit).await?) })
     }),
 ];

@@ -6,6 +6,8 @@ mod logging;
 mod migrate;
 mod node;
 mod serve;
+mod token;
+pub(crate) mod ttl;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -40,6 +42,9 @@ enum Command {
     /// Manage VPN hosts.
     #[command(subcommand)]
     Node(node::Command),
+    /// Manage operator tokens.
+    #[command(subcommand)]
+    Token(token::Command),
     /// Show the effective configuration and whether everything it names works.
     Check,
     /// Print the OpenAPI document.
@@ -65,6 +70,13 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         print(&document.document().to_pretty_json()?)?;
         return Ok(ExitCode::SUCCESS);
     }
+    let command = match command {
+        Command::Token(command) => match token::run_offline(command)? {
+            Some(command) => Command::Token(command),
+            None => return Ok(ExitCode::SUCCESS),
+        },
+        other => other,
+    };
     let config = Config::from_environment()?;
     install_crypto()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -78,6 +90,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             Command::Migrate { revert } => migrate::run(&config, revert).await,
             Command::Admin(command) => admin::run(&config, command).await,
             Command::Node(command) => node::run(&config, command).await,
+            Command::Token(command) => token::run(&config, command).await,
             Command::Check => check::run(config).await,
             Command::Openapi => Ok(ExitCode::SUCCESS),
         }

@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::enrolment::is_hostname;
 use super::identity::{Enrolment, Identity, MAX_ENROLMENT_LIFE};
 use super::store::{self, Place};
+use crate::cli::ttl;
 use crate::db::Pool;
 
 /// `control-plane node enrolment-token`: makes a token with which one host enrols once.
@@ -33,7 +34,7 @@ pub struct EnrolmentTokenArgs {
     #[arg(long, default_value_t = 0)]
     pub tier: i16,
     /// How long the token is good for, such as 90s, 10m or 24h
-    #[arg(long, default_value = "10m", value_parser = parse_ttl)]
+    #[arg(long, default_value = "10m", value_parser = ttl::parse)]
     pub ttl: Duration,
     /// Where the host reaches this control plane; for the advice on stderr alone
     #[arg(long, value_name = "URL", default_value = "https://PLANE")]
@@ -100,42 +101,9 @@ fn place(args: EnrolmentTokenArgs) -> anyhow::Result<Place> {
     })
 }
 
-fn parse_ttl(text: &str) -> Result<Duration, String> {
-    let wrong = || "takes a number with a unit, such as 90s, 10m or 24h".to_owned();
-    let unit = text.chars().last().ok_or_else(wrong)?;
-    let seconds = match unit {
-        's' => 1,
-        'm' => 60,
-        'h' => 3_600,
-        _ => return Err(wrong()),
-    };
-    let number: u64 = text.trim_end_matches(unit).parse().map_err(|_| wrong())?;
-    number
-        .checked_mul(seconds)
-        .filter(|seconds| *seconds > 0)
-        .map(Duration::from_secs)
-        .ok_or_else(wrong)
-}
-
 #[cfg(test)]
 mod tests {
-    use rstest::rstest;
-
     use super::*;
-
-    #[rstest]
-    #[case("90s", Some(90))]
-    #[case("10m", Some(600))]
-    #[case("24h", Some(86_400))]
-    #[case("0m", None)]
-    #[case("10", None)]
-    #[case("", None)]
-    #[case("m", None)]
-    #[case("-1m", None)]
-    #[case("99999999999999999999h", None)]
-    fn reads_ttls(#[case] text: &str, #[case] seconds: Option<u64>) {
-        assert_eq!(parse_ttl(text).ok().map(|ttl| ttl.as_secs()), seconds);
-    }
 
     fn args() -> EnrolmentTokenArgs {
         EnrolmentTokenArgs {

@@ -269,10 +269,7 @@ mod tests {
 
     #[test]
     fn a_token_outlives_its_root_key() {
-        let (old, new) = (
-            "the secret key of last year retired",
-            "the secret key of this year",
-        );
+        let (old, new) = ("the secret key of last year", "the secret key of this year");
         let node = NodeIdentity {
             server: ServerId::generate(),
             epoch: 1,

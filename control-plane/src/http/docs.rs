@@ -22,11 +22,16 @@ const PAGE_POLICY: &str = "default-src 'self'; script-src 'self' 'unsafe-inline'
 const ERROR: &str = "Error";
 
 /// Who may call: the name that an operation's `security(…)` refers to, its format, its meaning.
-const TOKENS: [(&str, &str, &str); 3] = [
+const TOKENS: [(&str, &str, &str); 4] = [
     (
         "bearer",
         "JWT",
         "A person's access token, from `POST /auth/login`",
+    ),
+    (
+        "operator",
+        "Biscuit",
+        "An operator's token, from `control-plane token mint`",
     ),
     ("enrolment", "Biscuit", "Good for one enrolment of one host"),
     ("node", "Biscuit", "A node's own token, from its enrolment"),

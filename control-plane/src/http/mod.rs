@@ -13,6 +13,7 @@ pub mod page;
 pub mod permission;
 pub mod request_id;
 pub mod server_timing;
+pub mod text;
 
 pub use current_user::{CurrentUser, user_from_token};
 pub use input::{OptionalJson, ValidForm, ValidJson, ValidQuery};

@@ -9,6 +9,7 @@ use std::pin::Pin;
 
 use actix_web::dev::Payload;
 use actix_web::{FromRequest, HttpRequest, web};
+use uuid::Uuid;
 
 use super::current_user::{bearer, user_from_token};
 use crate::accounts::Role;
@@ -69,18 +70,34 @@ impl<P: Permission> FromRequest for Allowed<P> {
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
         let state = request.app_data::<web::Data<AppState>>().cloned();
         let token = bearer(request).map(str::to_owned);
+        let resource = resource(request);
         Box::pin(async move {
             let state = state.ok_or_else(|| ApiError::internal("the application has no state"))?;
-            allowed(&state, &token.ok_or(Code::Unauthorized)?).await
+            allowed_on(&state, &token.ok_or(Code::Unauthorized)?, resource).await
         })
     }
 }
 
+/// What the request is about: the `{id}` of its path. An operator token for one person reaches no
+/// route without.
+fn resource(request: &HttpRequest) -> Option<Uuid> {
+    request.match_info().get("id")?.parse().ok()
+}
+
 /// Whether the bearer of this token, a person's or an operator's, has the permission.
 pub async fn allowed<P: Permission>(state: &AppState, token: &str) -> Result<Allowed<P>, ApiError> {
+    allowed_on(state, token, None).await
+}
+
+/// The same where it is about one resource: a person, a server.
+pub async fn allowed_on<P: Permission>(
+    state: &AppState,
+    token: &str,
+    resource: Option<Uuid>,
+) -> Result<Allowed<P>, ApiError> {
     let (actor, role) = if operators::is_operator_token(token) {
         (
-            operators::authorize(state, token, P::RIGHT).await?,
+            operators::authorize(state, token, P::RIGHT, resource).await?,
             Role::Admin,
         )
     } else {

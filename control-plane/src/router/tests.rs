@@ -75,7 +75,7 @@ async fn an_unknown_path_is_not_found(#[case] path: &str) {
 }
 
 #[rstest]
-#[case("/api/v1/users/me", Method::POST, "GET")]
+#[case("/api/v1/users/me", Method::POST, "GET, PUT, DELETE")]
 #[case("/users/me", Method::DELETE, "GET")]
 #[case("/api/v1/auth/login", Method::GET, "POST")]
 #[actix_web::test]

@@ -287,6 +287,10 @@ impl Attempt<'_> {
                     Some("connections_idempotency") => {
                         return Err(Refusal::Collision(Code::Conflict));
                     }
+                    // It was removed since it was read.
+                    Some("connections_device_id_fkey") => {
+                        return Err(Refusal::Final(Code::DeviceNotFound.into()));
+                    }
                     _ => return Err(error.into()),
                 },
             }
@@ -420,10 +424,11 @@ impl Keys {
     }
 }
 
-/// The name of the unique index that a statement ran into.
+/// The name of the unique index or foreign key that a statement ran into.
 fn violated_index(error: &Error) -> Option<&str> {
+    use DatabaseErrorKind::{ForeignKeyViolation, UniqueViolation};
     match error {
-        Error::DatabaseError(DatabaseErrorKind::UniqueViolation, info) => info.constraint_name(),
+        Error::DatabaseError(UniqueViolation | ForeignKeyViolation, info) => info.constraint_name(),
         _ => None,
     }
 }

@@ -1,6 +1,7 @@
 //! Ending a connection: the row first, then whoever has to know.
 
-use shared::ids::ConnectionId;
+use shared::ids::{ConnectionId, UserId};
+use shared::wireguard::PublicKey;
 
 use super::model::EndReason;
 use super::store::{self, Ended};
@@ -22,6 +23,37 @@ pub(super) async fn end(
         announce(state, ended, Some(connection));
     }
     Ok(ended.is_some())
+}
+
+/// Ends all live connections of a person.
+pub async fn end_all_of(state: &AppState, user: UserId, reason: EndReason) -> Result<(), ApiError> {
+    end_some(state, user, None, reason).await
+}
+
+/// Ends a person's live connections with this key.
+pub async fn end_of_key(
+    state: &AppState,
+    user: UserId,
+    key: PublicKey,
+    reason: EndReason,
+) -> Result<(), ApiError> {
+    end_some(state, user, Some(key), reason).await
+}
+
+async fn end_some(
+    state: &AppState,
+    user: UserId,
+    key: Option<PublicKey>,
+    reason: EndReason,
+) -> Result<(), ApiError> {
+    let ended = {
+        let mut conn = state.db().get().await?;
+        store::end_of(&mut conn, user, key, reason).await?
+    };
+    for connection in &ended {
+        announce(state, connection, None);
+    }
+    Ok(())
 }
 
 /// Tells the node's session and the user's open sockets. `awaited` is the connection whose answer a

@@ -16,6 +16,7 @@ mod decision;
 mod desired;
 mod disconnect;
 mod end;
+mod history;
 mod model;
 mod qr;
 mod routes;
@@ -23,4 +24,7 @@ mod store;
 
 pub use cleanup::run as clean_up;
 pub use desired::NodeLog;
+pub use end::{end_all_of, end_of_key};
+pub use history::{PastConnection, history};
+pub use model::EndReason;
 pub use routes::{aliases, routes};

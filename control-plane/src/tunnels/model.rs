@@ -49,7 +49,7 @@ impl Status {
 
 /// Why a connection ended, where one of our rules ended it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum EndReason {
+pub enum EndReason {
     /// The user asked for it.
     Disconnected,
     /// Another connection took its place.
@@ -60,6 +60,12 @@ pub(super) enum EndReason {
     Abandoned,
     /// The node gave out an address that another live connection has.
     AddressConflict,
+    /// Its user's account was suspended.
+    Suspended,
+    /// Its user's account was deleted.
+    Deleted,
+    /// Its user removed the device with its key.
+    DeviceRemoved,
 }
 
 impl EndReason {
@@ -70,6 +76,9 @@ impl EndReason {
             Self::NoAnswer => "no_answer",
             Self::Abandoned => "abandoned",
             Self::AddressConflict => "address_conflict",
+            Self::Suspended => "suspended",
+            Self::Deleted => "deleted",
+            Self::DeviceRemoved => "device_removed",
         }
     }
 }

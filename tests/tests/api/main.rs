@@ -8,6 +8,7 @@
 mod accounts;
 mod client_config;
 mod connect;
+mod devices;
 mod disconnect;
 mod enrolment;
 mod envelope;
@@ -16,6 +17,10 @@ mod health;
 mod mail;
 mod metrics;
 mod openapi;
+mod operators;
+mod passwords;
+mod people;
+mod profile;
 mod recovery;
 mod replicas;
 mod schema;

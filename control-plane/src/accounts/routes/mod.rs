@@ -1,10 +1,14 @@
 //! `/auth/*` and `/users/*`.
 
 mod credentials;
+mod deletion;
+mod export;
 mod login;
 mod me;
+mod password;
+mod profile;
 mod register;
-mod views;
+pub(super) mod views;
 
 use utoipa_actix_web::service_config::ServiceConfig;
 
@@ -12,7 +16,11 @@ pub fn routes(config: &mut ServiceConfig<'_>) {
     config
         .service(register::register)
         .service(login::login)
-        .service(me::me);
+        .service(me::me)
+        .service(profile::update_profile)
+        .service(password::change_password)
+        .service(deletion::delete_account)
+        .service(export::export_account);
 }
 
 /// What the first API had without a version in its path.

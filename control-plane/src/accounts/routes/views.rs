@@ -10,7 +10,7 @@ use crate::accounts::{Device, Profile, Role, Subscription};
 /// An account with its subscription and devices.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = User)]
-pub(super) struct UserView {
+pub(in crate::accounts) struct UserView {
     id: Uuid,
     #[schema(example = "anna@example.org")]
     email: String,
@@ -26,7 +26,7 @@ pub(super) struct UserView {
 
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = UserSubscription)]
-struct SubscriptionView {
+pub(in crate::accounts) struct SubscriptionView {
     /// `monthly`, `yearly` or `free`.
     #[schema(example = "monthly")]
     plan_type: String,
@@ -44,7 +44,7 @@ struct SubscriptionView {
 
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Device)]
-struct DeviceView {
+pub(in crate::accounts) struct DeviceView {
     id: Uuid,
     #[schema(example = "Phone")]
     name: String,

@@ -1,11 +1,11 @@
-use actix_web::{HttpRequest, HttpResponse, post, web};
+use actix_web::{HttpResponse, post, web};
 use serde::Serialize;
 use shared::protocol::enrolment::{EnrolRequest, EnrolResponse};
 use utoipa::ToSchema;
 
+use super::caller::EnrolmentToken;
 use crate::app::AppState;
-use crate::error::{ApiError, Code, ErrorEnvelope};
-use crate::http::current_user::bearer;
+use crate::error::{ApiError, ErrorEnvelope};
 
 /// The body, for the document.
 #[derive(ToSchema)]
@@ -55,13 +55,12 @@ struct EnrolAnswer {
 )]
 #[post("/node/v1/enrol")]
 pub(super) async fn enrol(
-    http: HttpRequest,
     state: web::Data<AppState>,
+    EnrolmentToken(token): EnrolmentToken,
     body: web::Bytes,
 ) -> Result<HttpResponse, ApiError> {
-    let token = bearer(&http).ok_or(Code::EnrolmentTokenInvalid)?;
     let request: EnrolRequest = serde_json::from_slice(&body)
         .map_err(|error| ApiError::invalid("body", error.to_string()))?;
-    let identity: EnrolResponse = state.fleet().enrol(token, &request).await?;
+    let identity: EnrolResponse = state.fleet().enrol(&token, &request).await?;
     Ok(HttpResponse::Created().json(identity))
 }

@@ -1,5 +1,6 @@
 //! The fleet's routes: servers for people, enrolment and sessions for nodes.
 
+mod caller;
 mod enrol;
 mod list;
 mod recommended;

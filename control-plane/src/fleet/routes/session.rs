@@ -1,12 +1,10 @@
 use actix_web::{HttpRequest, HttpResponse, get, web};
-use chrono::Utc;
 use shared::protocol::MAX_FRAME_BYTES;
 
+use super::caller::CurrentNode;
 use crate::app::AppState;
 use crate::error::{ApiError, Code, ErrorEnvelope};
 use crate::fleet::session::run;
-use crate::fleet::store;
-use crate::http::current_user::bearer;
 
 /// A node's session, as a WebSocket.
 ///
@@ -25,17 +23,12 @@ use crate::http::current_user::bearer;
 pub(super) async fn session(
     request: HttpRequest,
     state: web::Data<AppState>,
+    CurrentNode(node): CurrentNode,
     payload: web::Payload,
 ) -> Result<HttpResponse, ApiError> {
     let fleet = state.fleet();
-    let token = bearer(&request).ok_or(Code::Unauthorized)?;
-    let node = fleet.identity().read_node(token, Utc::now())?;
     if fleet.is_stopping() {
         return Err(Code::Unavailable.into());
-    }
-    if store::token_epoch(state.db(), node.server).await? != Some(node.epoch) {
-        let error = ApiError::new(Code::Unauthorized);
-        return Err(error.with_message("This node's token was revoked; enrol it again"));
     }
     let (response, socket, frames) = actix_ws::handle(&request, payload)
         .map_err(|_| ApiError::invalid("Upgrade", "A WebSocket handshake is needed"))?;

@@ -187,6 +187,28 @@ pub(in crate::tunnels) async fn end_peer(
         .optional()
 }
 
+/// The same for all of a person, or all with this key.
+pub(in crate::tunnels) async fn end_of(
+    conn: &mut AsyncPgConnection,
+    user: UserId,
+    key: Option<PublicKey>,
+    reason: EndReason,
+) -> diesel::QueryResult<Vec<Ended>> {
+    const SQL: &str = end_sql!(
+        "SELECT id, server_id, user_slot AS slot, status AS was, $3 AS reason,
+                NULL::bigint AS claimed_sent, NULL::bigint AS claimed_received
+           FROM connections
+          WHERE user_id = $1 AND ($2::text IS NULL OR client_public_key = $2)
+            AND status IN ('connecting', 'connected')"
+    );
+    statement(SQL)
+        .bind::<SqlUuid, _>(user.0)
+        .bind::<Nullable<Text>, _>(key.map(|key| key.to_base64()))
+        .bind::<Text, _>(reason.as_str())
+        .load(conn)
+        .await
+}
+
 /// What makes a connection end by itself.
 #[derive(Debug)]
 pub(in crate::tunnels) struct Due {

@@ -20,12 +20,12 @@ use shared::wireguard::PublicKey;
 
 pub(super) use entitlement::{Entitlement, LiveConnection, entitlement};
 pub(super) use lifecycle::{
-    Due, Ended, Inserted, NewConnection, ask_again, end, end_due, end_peer, insert,
+    Due, Ended, Inserted, NewConnection, ask_again, end, end_due, end_of, end_peer, insert,
 };
 pub(super) use node_log::{
     Acked, acknowledge, changes, fingerprint, revision, snapshot, unacknowledged,
 };
-pub(super) use read::{by_id, live_of};
+pub(super) use read::{by_id, history, live_of};
 
 /// A key that was checked when it was stored, taken without checking it again.
 fn key_from_row(text: &str) -> diesel::QueryResult<PublicKey> {

@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::{addresses_from_row, corrupt, key_from_row};
 use crate::db::schema::{connections, vpn_servers};
+use crate::tunnels::history::PastConnection;
 use crate::tunnels::model::{Connection, ServerSummary, Status};
 use crate::usage::ledger::{Ledger, from_row};
 
@@ -83,6 +84,39 @@ pub(in crate::tunnels) async fn live_of(
         .into_iter()
         .map(from_rows)
         .collect()
+}
+
+/// The user's connections, live and ended, the newest first.
+pub(in crate::tunnels) async fn history(
+    conn: &mut AsyncPgConnection,
+    user: UserId,
+    limit: i64,
+) -> QueryResult<Vec<PastConnection>> {
+    let rows: Vec<(Row, Option<String>)> = connections::table
+        .left_join(vpn_servers::table)
+        .filter(connections::user_id.eq(user.0))
+        .order(connections::started_at.desc())
+        .limit(limit)
+        .select((Row::as_select(), vpn_servers::hostname.nullable()))
+        .load(conn)
+        .await?;
+    Ok(rows
+        .into_iter()
+        .map(|(row, server)| PastConnection {
+            id: ConnectionId(row.id),
+            server,
+            status: row.status,
+            end_reason: row.end_reason,
+            public_key: row.client_public_key,
+            address: row.client_ip.map(|net| net.addr()),
+            address_v6: row.client_ipv6.map(|net| net.addr()),
+            bytes_sent: from_row(row.bytes_sent),
+            bytes_received: from_row(row.bytes_received),
+            last_handshake: row.last_handshake_at,
+            started_at: row.started_at,
+            ended_at: row.ended_at,
+        })
+        .collect())
 }
 
 fn from_rows((row, server): (Row, Option<ServerRow>)) -> QueryResult<Connection> {
