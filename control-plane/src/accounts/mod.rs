@@ -14,7 +14,7 @@ pub mod sessions;
 pub mod tokens;
 
 mod email;
-mod login;
+pub(crate) mod login;
 mod profile;
 mod role;
 mod routes;
