@@ -10,7 +10,7 @@ use std::pin::Pin;
 use actix_web::dev::Payload;
 use actix_web::{FromRequest, HttpRequest, web};
 
-use super::current_user::{bearer, user_from_token};
+use super::current_user::{CurrentUser, bearer, user_from_token};
 use crate::accounts::Role;
 use crate::app::AppState;
 use crate::audit::Actor;
@@ -62,6 +62,24 @@ pub struct Allowed<P> {
     permission: PhantomData<P>,
 }
 
+impl<P: Permission> Allowed<P> {
+    /// Whether this person has the permission.
+    pub fn person(user: &CurrentUser) -> Result<Self, ApiError> {
+        if user.role < P::ROLE {
+            return Err(Code::Forbidden.into());
+        }
+        Ok(Self::new(Actor::User(user.id), user.role))
+    }
+
+    const fn new(actor: Actor, role: Role) -> Self {
+        Self {
+            actor,
+            role,
+            permission: PhantomData,
+        }
+    }
+}
+
 impl<P: Permission> FromRequest for Allowed<P> {
     type Error = ApiError;
     type Future = Pin<Box<dyn Future<Output = Result<Self, ApiError>>>>;
@@ -78,21 +96,9 @@ impl<P: Permission> FromRequest for Allowed<P> {
 
 /// Whether the bearer of this token, a person's or an operator's, has the permission.
 pub async fn allowed<P: Permission>(state: &AppState, token: &str) -> Result<Allowed<P>, ApiError> {
-    let (actor, role) = if operators::is_operator_token(token) {
-        (
-            operators::authorize(state, token, P::RIGHT).await?,
-            Role::Admin,
-        )
-    } else {
-        let user = user_from_token(state, token).await?;
-        if user.role < P::ROLE {
-            return Err(Code::Forbidden.into());
-        }
-        (Actor::User(user.id), user.role)
-    };
-    Ok(Allowed {
-        actor,
-        role,
-        permission: PhantomData,
-    })
+    if operators::is_operator_token(token) {
+        let actor = operators::authorize(state, token, P::RIGHT).await?;
+        return Ok(Allowed::new(actor, Role::Admin));
+    }
+    Allowed::person(&user_from_token(state, token).await?)
 }
