@@ -82,23 +82,17 @@ impl TestApp {
 
     pub async fn replicas_with(count: usize, change: impl Fn(&mut Variables)) -> Self {
         init();
-        let db = TestDb::new().await;
-        let (mut replicas, mut urls) = (Vec::new(), Vec::new());
-        for _ in 0..count {
-            let mut variables = variables(db.url());
-            change(&mut variables);
-            let config = Config::read(&variables).expect("the tests' configuration is valid");
-            let running = Application::start(config).await.expect("the plane starts");
-            urls.push(format!("http://{}", running.address));
-            replicas.push(Some(running));
-        }
-        Self {
-            replicas,
-            urls,
-            db,
+        let mut app = Self {
+            replicas: Vec::new(),
+            urls: Vec::new(),
+            db: TestDb::new().await,
             users: AtomicU32::new(0),
             nodes: AtomicU32::new(0),
+        };
+        for _ in 0..count {
+            app.add_replica(&change).await;
         }
+        app
     }
 
     #[must_use]
@@ -124,6 +118,25 @@ impl TestApp {
 
     fn state(&self) -> &AppState {
         self.state_of(0)
+    }
+
+    /// Starts one replica more over the same database.
+    pub async fn add_replica(&mut self, change: impl Fn(&mut Variables)) {
+        let mut variables = variables(self.db.url());
+        change(&mut variables);
+        let config = Config::read(&variables).expect("the tests' configuration is valid");
+        let running = Application::start(config).await.expect("the plane starts");
+        self.urls.push(format!("http://{}", running.address));
+        self.replicas.push(Some(running));
+    }
+
+    /// Waits until a replica relies on what Redis tells of ended sessions, or until it does not.
+    pub async fn wait_hearing(&self, replica: usize, hears: bool) {
+        let revocations = self.state_of(replica).revocations();
+        wait_until("word of ended sessions", SOON, async || {
+            revocations.is_revoked(SessionId::generate()).is_some() == hears
+        })
+        .await;
     }
 
     /// Stops one replica as a deployment would.
@@ -199,16 +212,18 @@ impl TestApp {
         )
     }
 
-    /// A token that ends after this time.
-    #[must_use]
-    pub fn token_for(&self, user: UserId, left: Duration) -> String {
+    /// A token of a session of its own that ends after this time.
+    pub async fn token_for(&self, user: UserId, left: Duration) -> String {
         let left = TimeDelta::from_std(left).expect("a short time");
-        self.token(
-            user,
-            Role::User,
-            SessionId::generate(),
-            self.token_life() - left,
-        )
+        let session = SessionId::generate();
+        self.db
+            .execute(&format!(
+                "INSERT INTO sessions (id, user_id, expires_at)
+                 VALUES ('{}', '{user}', now() + interval '30 days')",
+                session.0
+            ))
+            .await;
+        self.token(user, Role::User, session, self.token_life() - left)
     }
 
     fn token_life(&self) -> TimeDelta {

@@ -13,6 +13,7 @@ mod enrolment;
 mod envelope;
 mod failures;
 mod health;
+mod login_timing;
 mod metrics;
 mod openapi;
 mod replicas;
@@ -20,6 +21,7 @@ mod schema;
 mod selection;
 mod servers;
 mod session;
+mod sessions;
 mod start;
 mod status;
 

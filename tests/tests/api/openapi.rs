@@ -11,6 +11,8 @@ use uuid::Uuid;
 const OPEN: &[(&str, &str)] = &[
     ("POST", "/api/v1/auth/register"),
     ("POST", "/api/v1/auth/login"),
+    // The refresh token in the body says who asks.
+    ("POST", "/api/v1/auth/refresh"),
     ("GET", "/api/v1/health"),
     ("GET", "/health"),
     ("GET", "/health/live"),
@@ -23,6 +25,11 @@ const OPEN: &[(&str, &str)] = &[
 const CONTRACT: &[(&str, &str)] = &[
     ("POST", "/api/v1/auth/register"),
     ("POST", "/api/v1/auth/login"),
+    ("POST", "/api/v1/auth/refresh"),
+    ("POST", "/api/v1/auth/logout"),
+    ("POST", "/api/v1/auth/logout-all"),
+    ("GET", "/api/v1/auth/sessions"),
+    ("DELETE", "/api/v1/auth/sessions/{id}"),
     ("GET", "/api/v1/users/me"),
     ("GET", "/api/v1/servers"),
     ("GET", "/api/v1/servers/recommended"),
