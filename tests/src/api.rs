@@ -161,6 +161,7 @@ pub struct Client {
     http: reqwest::Client,
     base: String,
     token: Option<String>,
+    refresh_token: Option<String>,
     user: Option<UserId>,
 }
 
@@ -191,6 +192,7 @@ impl Client {
             http,
             base: base.to_owned(),
             token: None,
+            refresh_token: None,
             user: None,
         }
     }
@@ -206,6 +208,7 @@ impl Client {
     pub fn with_token(&self, user: UserId, token: &str) -> Self {
         Self {
             token: Some(token.to_owned()),
+            refresh_token: None,
             user: Some(user),
             ..self.clone()
         }
@@ -235,6 +238,13 @@ impl Client {
     #[must_use]
     pub fn token(&self) -> &str {
         self.token.as_deref().expect("somebody is logged in")
+    }
+
+    /// Panics for a client that did not log in with a password.
+    #[must_use]
+    pub fn refresh_token(&self) -> &str {
+        let token = self.refresh_token.as_deref();
+        token.expect("somebody logged in with a password")
     }
 
     /// A request to a path below the base, with this client's token.
@@ -278,11 +288,40 @@ impl Client {
     /// Registers and logs in a new person.
     pub async fn sign_up(&self, email: &str) -> Self {
         self.register(email).await.expect(201);
+        self.log_in(email).await
+    }
+
+    /// Logs in a person whose password is [`PASSWORD`], in a session of its own.
+    pub async fn log_in(&self, email: &str) -> Self {
         let answer = self.login(email, PASSWORD).await.expect(200).json();
-        let text = |pointer| answer.pointer(pointer).and_then(Value::as_str);
-        let user = text("/user/id").expect("a user id");
-        let token = text("/access_token").expect("an access token");
-        self.with_token(user.parse().expect("a UUID"), token)
+        let user = answer.pointer("/user/id").and_then(Value::as_str);
+        let user = user.expect("a user id").parse().expect("a UUID");
+        self.with_token(user, "").renewed(&answer)
+    }
+
+    /// Presents this refresh token.
+    pub async fn refresh_with(&self, refresh_token: &str) -> Reply {
+        let body = json!({ "refresh_token": refresh_token });
+        self.post("/api/v1/auth/refresh", &body).await
+    }
+
+    /// Goes on with the next tokens.
+    pub async fn refresh(&self) -> Self {
+        let answer = self.refresh_with(self.refresh_token()).await;
+        self.renewed(&answer.expect(200).json())
+    }
+
+    fn renewed(&self, answer: &Value) -> Self {
+        let text = |name| answer.get(name).and_then(Value::as_str).map(str::to_owned);
+        Self {
+            token: Some(text("access_token").expect("an access token")),
+            refresh_token: Some(text("refresh_token").expect("a refresh token")),
+            ..self.clone()
+        }
+    }
+
+    pub async fn delete(&self, path: &str) -> Reply {
+        self.send(self.request(Method::DELETE, path)).await
     }
 
     pub async fn connect(&self, body: &Value) -> Reply {

@@ -145,6 +145,15 @@ impl TestApp {
         self.state_of(0)
     }
 
+    /// Waits until a replica relies on what Redis tells of ended sessions, or until it does not.
+    pub async fn wait_hearing(&self, replica: usize, hears: bool) {
+        let revocations = self.state_of(replica).revocations();
+        wait_until("word of ended sessions", SOON, async || {
+            revocations.is_revoked(SessionId::generate()).is_some() == hears
+        })
+        .await;
+    }
+
     /// Stops one replica as a deployment would.
     pub async fn stop_replica(&mut self, replica: usize) {
         let running = self.replicas.get_mut(replica).and_then(Option::take);
@@ -218,16 +227,18 @@ impl TestApp {
         )
     }
 
-    /// A token that ends after this time.
-    #[must_use]
-    pub fn token_for(&self, user: UserId, left: Duration) -> String {
+    /// A token of a session of its own that ends after this time.
+    pub async fn token_for(&self, user: UserId, left: Duration) -> String {
         let left = TimeDelta::from_std(left).expect("a short time");
-        self.token(
-            user,
-            Role::User,
-            SessionId::generate(),
-            self.token_life() - left,
-        )
+        let session = SessionId::generate();
+        self.db
+            .execute(&format!(
+                "INSERT INTO sessions (id, user_id, expires_at)
+                 VALUES ('{}', '{user}', now() + interval '30 days')",
+                session.0
+            ))
+            .await;
+        self.token(user, Role::User, session, self.token_life() - left)
     }
 
     fn token_life(&self) -> TimeDelta {

@@ -54,6 +54,11 @@ impl TestRedis {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Ends the server without a goodbye.
     pub fn kill(&mut self) {
         let _ = self.process.kill();

@@ -18,7 +18,7 @@ pub mod tokens;
 mod confirmation;
 mod email;
 mod export;
-mod login;
+pub(crate) mod login;
 mod password_change;
 mod profile;
 mod profile_change;

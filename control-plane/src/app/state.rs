@@ -12,13 +12,13 @@ use uuid::Uuid;
 use super::metrics;
 use crate::accounts::passwords::{PasswordError, PasswordHasher};
 use crate::accounts::sessions::Revocations;
-use crate::accounts::tokens::TokenIssuer;
+use crate::accounts::tokens::{TokenError, TokenIssuer};
 use crate::config::Config;
 use crate::db::{self, Pool, RedisPool};
 use crate::fleet::identity::{Identity, IdentityError};
 use crate::fleet::{self, Fleet};
 use crate::jobs::Bell;
-use crate::operators::{Authority, TokenError};
+use crate::operators::{self, Authority};
 use crate::secrets::{KeyRing, SealError};
 use crate::tunnels::NodeLog;
 use crate::usage::Live;
@@ -55,10 +55,12 @@ pub enum StateError {
     Passwords(#[from] PasswordError),
     #[error("NODE_ROOT_KEY cannot be used")]
     Identity(#[from] IdentityError),
+    #[error("JWT_PRIVATE_KEY cannot be used")]
+    Tokens(#[from] TokenError),
     #[error("SECRET_KEY cannot be used")]
     Keys(#[from] SealError),
     #[error("SECRET_KEY cannot sign operator tokens")]
-    Operators(#[from] TokenError),
+    Operators(#[from] operators::TokenError),
     #[error(transparent)]
     Metrics(#[from] metrics::MetricsError),
 }
@@ -69,11 +71,12 @@ impl AppState {
             config.database.url.expose_secret(),
             config.database.pool_size,
         );
+        let redis = redis::Client::open(config.redis.url.expose_secret())?;
         let (replica, shutdown) = (Uuid::new_v4(), CancellationToken::new());
         let live = Arc::new(Live::new());
         let fleet = Fleet::new(fleet::Parts {
             db: db.clone(),
-            redis: redis::Client::open(config.redis.url.expose_secret())?,
+            redis: redis.clone(),
             replica,
             identity: Identity::new(&config.nodes)?,
             desired: Arc::new(NodeLog::new(db.clone(), Arc::clone(&live))),
@@ -86,11 +89,11 @@ impl AppState {
             fleet,
             live,
             redis: db::connect_redis(config.redis.url.expose_secret(), config.redis.pool_size)?,
-            tokens: TokenIssuer::new(&config.tokens),
+            tokens: TokenIssuer::new(&config.tokens)?,
             passwords: PasswordHasher::new()?,
             keys: KeyRing::new(&config.app.keys)?,
             operators: Authority::new(&config.app.keys)?,
-            revocations: Revocations::new(config.tokens.access_token_life),
+            revocations: Revocations::new(redis, config.tokens.access_token_life),
             metrics: metrics::recorder()?,
             jobs: Bell::default(),
             replica,

@@ -11,7 +11,7 @@ use actix_web::dev::Payload;
 use actix_web::{FromRequest, HttpRequest, web};
 use uuid::Uuid;
 
-use super::current_user::{bearer, user_from_token};
+use super::current_user::{CurrentUser, bearer, user_from_token};
 use crate::accounts::Role;
 use crate::app::AppState;
 use crate::audit::Actor;
@@ -63,6 +63,24 @@ pub struct Allowed<P> {
     permission: PhantomData<P>,
 }
 
+impl<P: Permission> Allowed<P> {
+    /// Whether this person has the permission.
+    pub fn person(user: &CurrentUser) -> Result<Self, ApiError> {
+        if user.role < P::ROLE {
+            return Err(Code::Forbidden.into());
+        }
+        Ok(Self::new(Actor::User(user.id), user.role))
+    }
+
+    const fn new(actor: Actor, role: Role) -> Self {
+        Self {
+            actor,
+            role,
+            permission: PhantomData,
+        }
+    }
+}
+
 impl<P: Permission> FromRequest for Allowed<P> {
     type Error = ApiError;
     type Future = Pin<Box<dyn Future<Output = Result<Self, ApiError>>>>;
@@ -84,32 +102,16 @@ fn resource(request: &HttpRequest) -> Option<Uuid> {
     request.match_info().get("id")?.parse().ok()
 }
 
-/// Whether the bearer of this token, a person's or an operator's, has the permission.
-pub async fn allowed<P: Permission>(state: &AppState, token: &str) -> Result<Allowed<P>, ApiError> {
-    allowed_on(state, token, None).await
-}
-
-/// The same where it is about one resource: a person, a server.
+/// Whether the bearer of this token, a person's or an operator's, has the permission over the
+/// resource, such as a person or a server.
 pub async fn allowed_on<P: Permission>(
     state: &AppState,
     token: &str,
     resource: Option<Uuid>,
 ) -> Result<Allowed<P>, ApiError> {
-    let (actor, role) = if operators::is_operator_token(token) {
-        (
-            operators::authorize(state, token, P::RIGHT, resource).await?,
-            Role::Admin,
-        )
-    } else {
-        let user = user_from_token(state, token).await?;
-        if user.role < P::ROLE {
-            return Err(Code::Forbidden.into());
-        }
-        (Actor::User(user.id), user.role)
-    };
-    Ok(Allowed {
-        actor,
-        role,
-        permission: PhantomData,
-    })
+    if operators::is_operator_token(token) {
+        let actor = operators::authorize(state, token, P::RIGHT, resource).await?;
+        return Ok(Allowed::new(actor, Role::Admin));
+    }
+    Allowed::person(&user_from_token(state, token).await?)
 }

@@ -7,15 +7,14 @@ use std::time::{Duration, Instant};
 
 use actix_web::web;
 use actix_ws::{AggregatedMessage, AggregatedMessageStream, CloseCode, CloseReason, Session};
-use chrono::Utc;
-use shared::ids::UserId;
+use chrono::{DateTime, Utc};
 use tokio::sync::Notify;
 use tokio::time::MissedTickBehavior;
 
 use super::store;
+use super::viewer::Viewer;
 use super::watch::{Message, Watch};
 use crate::app::AppState;
-use crate::http::CurrentUser;
 
 const TICK: Duration = Duration::from_secs(1);
 /// Ticks between two looks into the database while nothing is known to have changed.
@@ -32,7 +31,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 enum End {
     /// The client closed it or is gone.
     Client,
-    /// The token expired or its account is suspended.
+    /// The token expired or was revoked.
     Unauthorized,
     TooSlow,
     /// The service stops, or lost its database.
@@ -51,11 +50,10 @@ impl End {
     }
 }
 
-/// A socket on which `viewer` watches the connections of `user`.
+/// A socket on which somebody watches the connections of a user.
 pub(super) struct Socket {
     pub(super) state: web::Data<AppState>,
-    pub(super) viewer: CurrentUser,
-    pub(super) user: UserId,
+    pub(super) viewer: Viewer,
     pub(super) session: Session,
     pub(super) changed: Arc<Notify>,
 }
@@ -66,7 +64,7 @@ impl Socket {
         metrics::gauge!("usage_metrics_sockets").increment(1.0);
         let end = self.serve(&mut incoming).await;
         metrics::gauge!("usage_metrics_sockets").decrement(1.0);
-        tracing::debug!(user = %self.user, ?end, "usage.socket_closed");
+        tracing::debug!(user = %self.viewer.user, ?end, "usage.socket_closed");
         // One that takes no messages takes no farewell either.
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.session.close(end.reason())).await;
     }
@@ -77,8 +75,7 @@ impl Socket {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let stop = self.state.shutdown().clone();
         let changed = Arc::clone(&self.changed);
-        let left = (self.viewer.expires_at - Utc::now()).to_std();
-        let expiry = tokio::time::sleep(left.unwrap_or(Duration::ZERO));
+        let expiry = expiry(self.viewer.expires_at());
         tokio::pin!(expiry);
         let mut heard = Instant::now();
         let mut ticks = 0_u32;
@@ -108,7 +105,11 @@ impl Socket {
     }
 
     async fn tick(&mut self, watch: &mut Watch, ticks: u32) -> Result<(), End> {
+        if self.viewer.is_out(&self.state) {
+            return Err(End::Unauthorized);
+        }
         if ticks.is_multiple_of(REFRESH_TICKS) {
+            self.check_viewer().await?;
             self.refresh(watch).await?;
         }
         if ticks.is_multiple_of(PING_TICKS) {
@@ -123,20 +124,30 @@ impl Socket {
         self.send(messages).await
     }
 
+    /// Whoever lost their right ends the socket. While the database is away they stay: it ends with
+    /// its token.
+    async fn check_viewer(&self) -> Result<(), End> {
+        match self.viewer.is_admitted(&self.state).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(End::Unauthorized),
+            Err(error) => {
+                tracing::debug!(%error, "usage.viewer_check_failed");
+                Ok(())
+            }
+        }
+    }
+
     /// Looks at what is live. While the database is away the socket goes on with what it knows.
     async fn refresh(&mut self, watch: &mut Watch) -> Result<(), End> {
         let read = async {
             let mut conn = self.state.db().get().await?;
-            Ok::<_, crate::error::ApiError>(
-                store::watched(&mut conn, self.viewer.id, self.user).await?,
-            )
+            Ok::<_, crate::error::ApiError>(store::watched(&mut conn, self.viewer.user).await?)
         };
         match read.await {
-            Ok(Some(rows)) => {
+            Ok(rows) => {
                 let events = watch.refresh(&rows, Instant::now(), Utc::now());
                 self.send(events).await
             }
-            Ok(None) => Err(End::Unauthorized),
             Err(error) => {
                 tracing::debug!(%error, "usage.socket_refresh_failed");
                 Ok(())
@@ -160,6 +171,14 @@ impl Socket {
             Some(Ok(AggregatedMessage::Close(_)) | Err(_)) | None => Err(End::Client),
             Some(Ok(_)) => Ok(()),
         }
+    }
+}
+
+/// Waits until then, or for ever.
+async fn expiry(at: Option<DateTime<Utc>>) {
+    match at {
+        Some(at) => tokio::time::sleep((at - Utc::now()).to_std().unwrap_or_default()).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -14,6 +14,7 @@ mod meter;
 mod metrics_socket;
 mod routes;
 mod store;
+mod viewer;
 mod watch;
 
 pub use live::{Live, Reading};

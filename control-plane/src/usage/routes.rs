@@ -3,20 +3,13 @@
 use std::sync::Arc;
 
 use actix_web::{HttpRequest, HttpResponse, get, web};
-use garde::Validate;
-use secrecy::{ExposeSecret, SecretString};
-use serde::Deserialize;
-use shared::ids::UserId;
-use utoipa::IntoParams;
 use utoipa_actix_web::service_config::ServiceConfig;
 
 use super::metrics_socket::Socket;
+use super::viewer::{SocketQuery, Viewer};
 use super::watch::Message;
-use crate::accounts::Role;
 use crate::app::AppState;
 use crate::error::{ApiError, Code, ErrorEnvelope};
-use crate::http::current_user::{bearer, user_from_token};
-use crate::http::{CurrentUser, ValidQuery};
 
 /// Metrics sockets that may watch one user at once on one replica.
 const MAX_SOCKETS_PER_USER: usize = 16;
@@ -30,15 +23,6 @@ pub fn routes(config: &mut ServiceConfig<'_>) {
 /// What the first API had without a version in its path.
 pub fn aliases(config: &mut ServiceConfig<'_>) {
     routes(config);
-}
-
-#[derive(Debug, Deserialize, Validate, IntoParams)]
-#[into_params(parameter_in = Query)]
-struct SocketQuery {
-    /// The access token, where the client cannot send the `Authorization` header.
-    #[garde(skip)]
-    #[param(value_type = Option<String>)]
-    token: Option<SecretString>,
 }
 
 /// A WebSocket with the live metrics of a user's connections.
@@ -60,17 +44,11 @@ struct SocketQuery {
 #[get("/ws/connection/{user_id}")]
 async fn connection_metrics(
     state: web::Data<AppState>,
-    path: web::Path<String>,
-    ValidQuery(query): ValidQuery<SocketQuery>,
+    viewer: Viewer,
     http: HttpRequest,
     payload: web::Payload,
 ) -> Result<HttpResponse, ApiError> {
-    let viewer = viewer(&state, &http, &query).await?;
-    let user: UserId = path.parse().map_err(|_| Code::Forbidden)?;
-    if viewer.id != user && viewer.role < Role::Support {
-        return Err(Code::Forbidden.into());
-    }
-    let changed = state.live().watch(user);
+    let changed = state.live().watch(viewer.user);
     if Arc::strong_count(&changed) > MAX_SOCKETS_PER_USER {
         return Err(Code::RateLimited.into());
     }
@@ -84,19 +62,9 @@ async fn connection_metrics(
     let socket = Socket {
         state,
         viewer,
-        user,
         session,
         changed,
     };
     actix_web::rt::spawn(tasks.track_future(socket.run(incoming)));
     Ok(response)
-}
-
-async fn viewer(
-    state: &AppState,
-    http: &HttpRequest,
-    query: &SocketQuery,
-) -> Result<CurrentUser, ApiError> {
-    let token = bearer(http).or(query.token.as_ref().map(ExposeSecret::expose_secret));
-    user_from_token(state, token.ok_or(Code::Unauthorized)?).await
 }

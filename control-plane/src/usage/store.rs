@@ -92,63 +92,53 @@ pub(super) async fn flush(
         .collect())
 }
 
-/// The user's connections that a client can use. None when the viewer's account is suspended or gone.
+/// The user's connections that a client can use.
 pub(super) async fn watched(
     conn: &mut AsyncPgConnection,
-    viewer: UserId,
     user: UserId,
-) -> diesel::QueryResult<Option<Vec<Watched>>> {
+) -> diesel::QueryResult<Vec<Watched>> {
     const SQL: &str = "
-        SELECT c.id, c.server_id, c.peer_id, c.bytes_sent, c.bytes_received, c.counter_generation,
-               c.generation_sent, c.generation_received
-          FROM users v LEFT JOIN connections c ON c.user_id = $2
-               AND c.status IN ('connecting', 'connected') AND c.connected_at IS NOT NULL
-         WHERE v.id = $1 AND v.is_active
-         ORDER BY c.id";
-    let rows: Vec<WatchedRow> = statement(SQL)
-        .bind::<SqlUuid, _>(viewer.0)
-        .bind::<SqlUuid, _>(user.0)
-        .load(conn)
-        .await?;
-    if rows.is_empty() {
-        return Ok(None);
-    }
-    Ok(Some(rows.iter().filter_map(WatchedRow::watched).collect()))
+        SELECT id, server_id, peer_id, bytes_sent, bytes_received, counter_generation,
+               generation_sent, generation_received
+          FROM connections
+         WHERE user_id = $1 AND status IN ('connecting', 'connected') AND connected_at IS NOT NULL
+         ORDER BY id";
+    let rows: Vec<WatchedRow> = statement(SQL).bind::<SqlUuid, _>(user.0).load(conn).await?;
+    Ok(rows.iter().filter_map(WatchedRow::watched).collect())
 }
 
-/// All null where nothing is live.
 #[derive(QueryableByName)]
 struct WatchedRow {
-    #[diesel(sql_type = Nullable<SqlUuid>)]
-    id: Option<Uuid>,
+    #[diesel(sql_type = SqlUuid)]
+    id: Uuid,
     #[diesel(sql_type = Nullable<SqlUuid>)]
     server_id: Option<Uuid>,
-    #[diesel(sql_type = Nullable<BigInt>)]
-    peer_id: Option<i64>,
-    #[diesel(sql_type = Nullable<BigInt>)]
-    bytes_sent: Option<i64>,
-    #[diesel(sql_type = Nullable<BigInt>)]
-    bytes_received: Option<i64>,
-    #[diesel(sql_type = Nullable<BigInt>)]
-    counter_generation: Option<i64>,
-    #[diesel(sql_type = Nullable<BigInt>)]
-    generation_sent: Option<i64>,
-    #[diesel(sql_type = Nullable<BigInt>)]
-    generation_received: Option<i64>,
+    #[diesel(sql_type = BigInt)]
+    peer_id: i64,
+    #[diesel(sql_type = BigInt)]
+    bytes_sent: i64,
+    #[diesel(sql_type = BigInt)]
+    bytes_received: i64,
+    #[diesel(sql_type = BigInt)]
+    counter_generation: i64,
+    #[diesel(sql_type = BigInt)]
+    generation_sent: i64,
+    #[diesel(sql_type = BigInt)]
+    generation_received: i64,
 }
 
 impl WatchedRow {
     fn watched(&self) -> Option<Watched> {
         Some(Watched {
-            connection: ConnectionId(self.id?),
+            connection: ConnectionId(self.id),
             server: self.server_id.map(ServerId),
-            peer: PeerId(from_row(self.peer_id?)),
+            peer: PeerId(from_row(self.peer_id)),
             ledger: Ledger {
-                sent: from_row(self.bytes_sent?),
-                received: from_row(self.bytes_received?),
-                generation: Generation(u32::try_from(self.counter_generation?).ok()?),
-                generation_sent: from_row(self.generation_sent?),
-                generation_received: from_row(self.generation_received?),
+                sent: from_row(self.bytes_sent),
+                received: from_row(self.bytes_received),
+                generation: Generation(u32::try_from(self.counter_generation).ok()?),
+                generation_sent: from_row(self.generation_sent),
+                generation_received: from_row(self.generation_received),
             },
         })
     }

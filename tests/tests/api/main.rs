@@ -14,6 +14,7 @@ mod enrolment;
 mod envelope;
 mod failures;
 mod health;
+mod login_timing;
 mod mail;
 mod metrics;
 mod openapi;
@@ -27,6 +28,7 @@ mod schema;
 mod selection;
 mod servers;
 mod session;
+mod sessions;
 mod start;
 mod status;
 

@@ -5,6 +5,10 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use tests::TestApp;
 use tests::api::{Client, Event, Metrics};
+use tests::redis::TestRedis;
+use tests::wait::scaled;
+
+use crate::SOON;
 
 async fn open(user: &Client) -> Metrics {
     user.metrics(user.user(), user.token())
@@ -120,7 +124,7 @@ async fn support_may_look() {
 async fn a_token_that_expires_closes_the_socket() {
     let app = TestApp::start().await;
     let user = app.user().await;
-    let token = app.token_for(user.user(), Duration::from_secs(2));
+    let token = app.token_for(user.user(), Duration::from_secs(2)).await;
     let mut socket = user.metrics(user.user(), &token).await.expect("opens");
     loop {
         if let Event::Closed(code) = socket.next().await {
@@ -128,5 +132,50 @@ async fn a_token_that_expires_closes_the_socket() {
             break;
         }
     }
+    app.finish(&[]).await;
+}
+
+/// Waits for the close and its code.
+async fn closed(socket: &mut Metrics) -> Option<u16> {
+    loop {
+        if let Event::Closed(code) = socket.next().await {
+            return code;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_ends_closes_its_socket_on_every_replica() {
+    let app = TestApp::replicas(2).await;
+    app.wait_hearing(0, true).await;
+    app.wait_hearing(1, true).await;
+    let user = app.user().await;
+    let there = user.at(app.url_of(1));
+    let (mut here, mut far) = (open(&user).await, open(&there).await);
+    user.post("/api/v1/auth/logout", &json!({}))
+        .await
+        .expect(204);
+    // A tick is a second; twice that leaves room for a busy machine.
+    let both = async { (closed(&mut here).await, closed(&mut far).await) };
+    let codes = tokio::time::timeout(scaled(Duration::from_secs(2)), both).await;
+    assert_eq!(codes, Ok((Some(4401), Some(4401))));
+    app.finish(&[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_redis_a_session_that_ends_closes_its_socket_too() {
+    let mut redis = TestRedis::start().await;
+    let url = redis.url();
+    let app = TestApp::with(|vars| {
+        vars.insert("REDIS_URL".to_owned(), url.clone());
+    })
+    .await;
+    let user = app.user().await;
+    let mut socket = open(&user).await;
+    redis.kill();
+    let end = "UPDATE sessions SET revoked_at = now(), revoke_reason = 'ended'";
+    app.db().execute(end).await;
+    let code = tokio::time::timeout(SOON, closed(&mut socket)).await;
+    assert_eq!(code, Ok(Some(4401)));
     app.finish(&[]).await;
 }
