@@ -5,9 +5,10 @@ use secrecy::SecretString;
 
 use super::profile::Profile;
 use super::sessions::{self, NewSession, Tokens};
-use super::{Email, store};
+use super::{Email, mfa, store};
 use crate::app::AppState;
 use crate::error::{ApiError, Code};
+use crate::http::RequestId;
 
 #[derive(Debug)]
 pub(super) struct LoggedIn {
@@ -15,14 +16,37 @@ pub(super) struct LoggedIn {
     pub(super) tokens: Tokens,
 }
 
-/// An address that nobody has costs the same work as a wrong password. Only who knows the password
-/// learns that the account is suspended.
+/// Opens a session for whoever knows the password and has a code of the second factor.
 pub(super) async fn log_in(
     state: &AppState,
     email: &str,
     password: SecretString,
+    otp: Option<&str>,
     now: DateTime<Utc>,
+    request: &RequestId,
 ) -> Result<LoggedIn, ApiError> {
+    let profile = authenticate(state, email, password, otp, now, request).await?;
+    let new = NewSession {
+        user: profile.id,
+        role: profile.role,
+        client: None,
+        name: None,
+    };
+    let mut connection = state.db().get().await?;
+    let tokens = sessions::open(state, &mut connection, new, now).await?;
+    Ok(LoggedIn { profile, tokens })
+}
+
+/// An address that nobody has costs the same work as a wrong password. Only who knows the password
+/// learns that the account is suspended, or has a second factor.
+pub(crate) async fn authenticate(
+    state: &AppState,
+    email: &str,
+    password: SecretString,
+    otp: Option<&str>,
+    now: DateTime<Utc>,
+    _request: &RequestId,
+) -> Result<Profile, ApiError> {
     let found = match Email::parse(email) {
         Ok(email) => {
             let mut connection = state.db().get().await?;
@@ -38,12 +62,6 @@ pub(super) async fn log_in(
         .await?
         .ok_or(Code::InvalidCredentials)?
         .active()?;
-    let new = NewSession {
-        user: profile.id,
-        role: profile.role,
-        client: None,
-        name: None,
-    };
-    let tokens = sessions::open(state, &mut connection, new, now).await?;
-    Ok(LoggedIn { profile, tokens })
+    mfa::verify(&mut connection, state.keys(), profile.id, otp, now).await?;
+    Ok(profile)
 }

@@ -13,6 +13,7 @@ pub mod registration;
 pub mod sessions;
 pub mod tokens;
 
+mod confirm;
 mod email;
 mod login;
 mod profile;

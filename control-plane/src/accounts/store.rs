@@ -125,6 +125,30 @@ pub(super) async fn credentials(
     }))
 }
 
+/// What somebody who is logged in is asked about once more.
+pub(super) struct Owner {
+    pub(super) email: String,
+    pub(super) password_hash: String,
+    pub(super) is_active: bool,
+}
+
+pub(super) async fn owner(
+    connection: &mut AsyncPgConnection,
+    user: UserId,
+) -> QueryResult<Option<Owner>> {
+    let row: Option<(String, String, bool)> = users::table
+        .find(Uuid::from(user))
+        .select((users::email, users::hashed_password, users::is_active))
+        .first(connection)
+        .await
+        .optional()?;
+    Ok(row.map(|(email, password_hash, is_active)| Owner {
+        email,
+        password_hash,
+        is_active,
+    }))
+}
+
 /// The account, its running subscription and its devices in one query: a row a device.
 pub(super) async fn profile(
     connection: &mut AsyncPgConnection,

@@ -5,4 +5,4 @@
 
 mod store;
 
-pub use store::{JobError, enqueue};
+pub use store::{JobError, SealedPayloads, enqueue};

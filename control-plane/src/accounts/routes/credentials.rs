@@ -22,6 +22,10 @@ pub(super) struct Credentials {
     #[garde(skip)]
     #[schema(value_type = String, format = Password)]
     pub(super) password: SecretString,
+    /// A code of the second factor or a recovery code, where one is enabled.
+    #[garde(skip)]
+    #[schema(example = "492039")]
+    pub(super) otp: Option<String>,
 }
 
 /// What a form calls them.
@@ -33,6 +37,10 @@ pub(super) struct LoginForm {
     #[garde(skip)]
     #[schema(value_type = String, format = Password)]
     password: SecretString,
+    /// A code of the second factor or a recovery code, where one is enabled.
+    #[garde(skip)]
+    #[schema(example = "492039")]
+    otp: Option<String>,
 }
 
 impl FromRequest for Credentials {
@@ -58,5 +66,6 @@ fn from_form(body: &[u8]) -> Result<Credentials, ApiError> {
     Ok(Credentials {
         email: form.username,
         password: form.password,
+        otp: form.otp,
     })
 }

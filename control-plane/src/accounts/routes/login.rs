@@ -9,6 +9,7 @@ use super::views::LoginUser;
 use crate::accounts::login::log_in;
 use crate::app::AppState;
 use crate::error::ApiError;
+use crate::http::RequestId;
 
 #[derive(Serialize, ToSchema)]
 struct LoginResponse<'a> {
@@ -37,10 +38,15 @@ struct LoginResponse<'a> {
 #[post("/auth/login")]
 pub(super) async fn login(
     state: web::Data<AppState>,
+    id: RequestId,
     credentials: Credentials,
 ) -> Result<HttpResponse, ApiError> {
-    let Credentials { email, password } = credentials;
-    let logged_in = log_in(&state, &email, password, Utc::now()).await?;
+    let Credentials {
+        email,
+        password,
+        otp,
+    } = credentials;
+    let logged_in = log_in(&state, &email, password, otp.as_deref(), Utc::now(), &id).await?;
     let tokens = &logged_in.tokens;
     Ok(HttpResponse::Ok().json(LoginResponse {
         access_token: tokens.access.token.expose_secret(),
