@@ -6,6 +6,7 @@ pub mod current_user;
 pub mod docs;
 pub mod frame;
 pub mod host;
+pub mod html;
 pub mod input;
 pub mod observe;
 pub mod page;
