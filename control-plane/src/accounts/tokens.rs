@@ -1,16 +1,24 @@
 //! Access tokens: signed, short-lived, read without a query.
 //!
-//! The algorithm is pinned by the configuration. A token's own header is compared with it and never
-//! followed, so that neither `none` nor a public key used as a secret gets anybody in.
+//! The algorithm and the key are pinned by the configuration. A token's own header is compared with
+//! them and never followed, so that neither `none` nor a public key used as a secret gets anybody in.
+//! Under EdDSA the public key is published, and whoever has it can check a token without asking.
 
 use std::fmt;
 use std::time::Duration;
 
+use aws_lc_rs::error::KeyRejected;
+use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use chrono::{DateTime, Utc};
 use jsonwebtoken::errors::ErrorKind;
-use jsonwebtoken::{DecodingKey, EncodingKey, Header, Validation};
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 use shared::ids::UserId;
 use uuid::Uuid;
 
@@ -20,6 +28,11 @@ use crate::error::{ApiError, Code};
 
 const ISSUER: &str = "prime-vpn";
 const AUDIENCE: &str = "prime-vpn-api";
+
+/// PKCS#8's framing of an Ed25519 seed (RFC 8410).
+const PKCS8_PREFIX: [u8; 16] = [
+    0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20,
+];
 
 /// What a valid access token says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +59,8 @@ pub enum TokenError {
     Invalid,
     #[error("the token could not be signed")]
     Signing(#[source] jsonwebtoken::errors::Error),
+    #[error("the signing key cannot be used")]
+    Key(#[from] KeyRejected),
 }
 
 impl From<TokenError> for ApiError {
@@ -53,7 +68,7 @@ impl From<TokenError> for ApiError {
         match error {
             TokenError::Expired => Self::new(Code::TokenExpired),
             TokenError::Invalid => Self::new(Code::Unauthorized),
-            TokenError::Signing(_) => Self::internal(error),
+            TokenError::Signing(_) | TokenError::Key(_) => Self::internal(error),
         }
     }
 }
@@ -64,25 +79,38 @@ pub struct TokenIssuer {
     validation: Validation,
     signing: EncodingKey,
     verifying: DecodingKey,
+    /// What anybody may know of the key.
+    public: Option<Value>,
     life: Duration,
 }
 
 impl TokenIssuer {
-    #[must_use]
-    pub fn new(config: &TokensConfig) -> Self {
-        let secret = config.secret.expose_secret().as_bytes();
+    pub fn new(config: &TokensConfig) -> Result<Self, TokenError> {
         let mut validation = Validation::new(config.algorithm);
         validation.leeway = 0;
         validation.set_issuer(&[ISSUER]);
         validation.set_audience(&[AUDIENCE]);
         validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
-        Self {
-            header: Header::new(config.algorithm),
+        let keys = match config.algorithm {
+            Algorithm::EdDSA => Keys::ed25519(config.private_key.expose())?,
+            _ => Keys::shared(config.secret.expose_secret().as_bytes()),
+        };
+        let mut header = Header::new(config.algorithm);
+        header.kid = keys.id;
+        Ok(Self {
+            header,
             validation,
-            signing: EncodingKey::from_secret(secret),
-            verifying: DecodingKey::from_secret(secret),
+            signing: keys.signing,
+            verifying: keys.verifying,
+            public: keys.public,
             life: config.access_token_life,
-        }
+        })
+    }
+
+    /// The public key as a JWK set (RFC 7517); empty where tokens are signed with a shared secret.
+    #[must_use]
+    pub fn jwks(&self) -> Value {
+        json!({ "keys": self.public.iter().collect::<Vec<_>>() })
     }
 
     pub fn issue(
@@ -111,12 +139,15 @@ impl TokenIssuer {
     }
 
     pub fn verify(&self, token: &str) -> Result<Claims, TokenError> {
-        let claims = jsonwebtoken::decode::<WireClaims>(token, &self.verifying, &self.validation)
+        let read = jsonwebtoken::decode::<WireClaims>(token, &self.verifying, &self.validation)
             .map_err(|error| match error.kind() {
                 ErrorKind::ExpiredSignature => TokenError::Expired,
                 _ => TokenError::Invalid,
-            })?
-            .claims;
+            })?;
+        if read.header.kid != self.header.kid {
+            return Err(TokenError::Invalid);
+        }
+        let claims = read.claims;
         Ok(Claims {
             user: claims.sub,
             role: claims.role,
@@ -136,6 +167,48 @@ impl fmt::Debug for TokenIssuer {
     }
 }
 
+/// One key in the forms in which it is needed.
+struct Keys {
+    id: Option<String>,
+    signing: EncodingKey,
+    verifying: DecodingKey,
+    public: Option<Value>,
+}
+
+impl Keys {
+    fn shared(secret: &[u8]) -> Self {
+        Self {
+            id: None,
+            signing: EncodingKey::from_secret(secret),
+            verifying: DecodingKey::from_secret(secret),
+            public: None,
+        }
+    }
+
+    fn ed25519(seed: &[u8; 32]) -> Result<Self, KeyRejected> {
+        let pair = Ed25519KeyPair::from_seed_unchecked(seed)?;
+        let public = pair.public_key().as_ref();
+        let x = BASE64_URL_SAFE_NO_PAD.encode(public);
+        let id = thumbprint(&x);
+        let jwk = json!({
+            "kty": "OKP", "crv": "Ed25519", "x": x, "kid": id, "alg": "EdDSA", "use": "sig",
+        });
+        let der = Zeroizing::new([PKCS8_PREFIX.as_slice(), seed].concat());
+        Ok(Self {
+            id: Some(id),
+            signing: EncodingKey::from_ed_der(&der),
+            verifying: DecodingKey::from_ed_der(public),
+            public: Some(jwk),
+        })
+    }
+}
+
+/// RFC 7638: the hash of the key's required members in their order.
+fn thumbprint(x: &str) -> String {
+    let members = format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{x}"}}"#);
+    BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(members))
+}
+
 #[derive(Serialize, Deserialize)]
 struct WireClaims {
     iss: String,
@@ -149,167 +222,4 @@ struct WireClaims {
 }
 
 #[cfg(test)]
-mod tests {
-    use base64::Engine;
-    use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-    use jsonwebtoken::Algorithm;
-    use rstest::rstest;
-    use serde_json::{Value, json};
-
-    use super::*;
-
-    const SECRET: &str = "a secret for the tests of this module";
-
-    fn issuer(secret: &str) -> TokenIssuer {
-        TokenIssuer::new(&TokensConfig {
-            secret: SecretString::from(secret),
-            algorithm: Algorithm::HS256,
-            access_token_life: Duration::from_secs(60),
-            refresh_token_life: Duration::from_secs(600),
-        })
-    }
-
-    fn claims() -> Value {
-        json!({
-            "iss": ISSUER, "aud": AUDIENCE, "sub": Uuid::nil(), "jti": Uuid::nil(), "role": "user", "sid": Uuid::nil(),
-            "iat": Utc::now().timestamp(), "exp": Utc::now().timestamp() + 60,
-        })
-    }
-
-    fn signed(claims: &Value, algorithm: Algorithm) -> String {
-        let key = EncodingKey::from_secret(SECRET.as_bytes());
-        jsonwebtoken::encode(&Header::new(algorithm), claims, &key).unwrap()
-    }
-
-    #[test]
-    fn what_was_issued_comes_back() {
-        let issuer = issuer(SECRET);
-        let user = UserId::generate();
-        let now = Utc::now();
-        let session = SessionId::generate();
-        let token = issuer.issue(user, Role::Admin, session, now).unwrap().token;
-        let claims = issuer.verify(token.expose_secret()).unwrap();
-        assert_eq!(
-            (claims.user, claims.role, claims.session),
-            (user, Role::Admin, session)
-        );
-        assert_eq!(claims.expires_at.timestamp(), now.timestamp() + 60);
-    }
-
-    #[test]
-    fn the_hand_made_token_of_these_tests_is_good() {
-        assert!(
-            issuer(SECRET)
-                .verify(&signed(&claims(), Algorithm::HS256))
-                .is_ok()
-        );
-    }
-
-    #[test]
-    fn two_tokens_differ() {
-        let issue = || {
-            let token = issuer(SECRET).issue(
-                UserId::generate(),
-                Role::User,
-                SessionId::generate(),
-                Utc::now(),
-            );
-            issuer(SECRET)
-                .verify(token.unwrap().token.expose_secret())
-                .unwrap()
-                .token
-        };
-        assert_ne!(issue(), issue());
-    }
-
-    #[test]
-    fn an_old_token_has_expired() {
-        let issuer = issuer(SECRET);
-        let long_ago = Utc::now() - Duration::from_secs(61);
-        let token = issuer
-            .issue(
-                UserId::generate(),
-                Role::User,
-                SessionId::generate(),
-                long_ago,
-            )
-            .unwrap()
-            .token;
-        assert!(matches!(
-            issuer.verify(token.expose_secret()),
-            Err(TokenError::Expired)
-        ));
-    }
-
-    #[test]
-    fn another_key_is_refused() {
-        let token = issuer("another secret").issue(
-            UserId::generate(),
-            Role::User,
-            SessionId::generate(),
-            Utc::now(),
-        );
-        let result = issuer(SECRET).verify(token.unwrap().token.expose_secret());
-        assert!(matches!(result, Err(TokenError::Invalid)));
-    }
-
-    #[rstest]
-    #[case::issuer("iss", json!("somebody-else"))]
-    #[case::audience("aud", json!("another-api"))]
-    #[case::subject("sub", json!("not-a-uuid"))]
-    #[case::role("role", json!("emperor"))]
-    #[case::session("sid", json!("not-a-uuid"))]
-    #[case::expiry("exp", Value::Null)]
-    #[case::no_end("exp", json!(i64::MAX))]
-    fn a_wrong_claim_is_refused(#[case] name: &str, #[case] value: Value) {
-        let mut claims = claims();
-        claims[name] = value;
-        let result = issuer(SECRET).verify(&signed(&claims, Algorithm::HS256));
-        assert!(matches!(result, Err(TokenError::Invalid)), "{result:?}");
-    }
-
-    #[rstest]
-    fn a_missing_claim_is_refused(
-        #[values("iss", "aud", "sub", "jti", "role", "sid", "exp")] name: &str,
-    ) {
-        let mut claims = claims();
-        claims.as_object_mut().unwrap().remove(name);
-        let result = issuer(SECRET).verify(&signed(&claims, Algorithm::HS256));
-        assert!(matches!(result, Err(TokenError::Invalid)), "{result:?}");
-    }
-
-    #[test]
-    fn another_algorithm_of_the_same_family_is_refused() {
-        let result = issuer(SECRET).verify(&signed(&claims(), Algorithm::HS512));
-        assert!(matches!(result, Err(TokenError::Invalid)));
-    }
-
-    #[rstest]
-    #[case(r#"{"alg":"none","typ":"JWT"}"#)]
-    #[case(r#"{"alg":"None"}"#)]
-    #[case(r#"{"typ":"JWT"}"#)]
-    fn an_unsigned_token_is_refused(#[case] header: &str) {
-        let encode = |text: &str| BASE64_URL_SAFE_NO_PAD.encode(text);
-        let token = format!("{}.{}.", encode(header), encode(&claims().to_string()));
-        assert!(matches!(
-            issuer(SECRET).verify(&token),
-            Err(TokenError::Invalid)
-        ));
-    }
-
-    #[rstest]
-    #[case("")]
-    #[case("a.b.c")]
-    #[case("...")]
-    fn noise_is_refused(#[case] token: &str) {
-        assert!(matches!(
-            issuer(SECRET).verify(token),
-            Err(TokenError::Invalid)
-        ));
-    }
-
-    #[test]
-    fn no_key_is_shown() {
-        assert!(!format!("{:?}", issuer(SECRET)).contains("secret"));
-    }
-}
+mod tests;

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::metrics;
 use crate::accounts::passwords::{PasswordError, PasswordHasher};
 use crate::accounts::sessions::Revocations;
-use crate::accounts::tokens::TokenIssuer;
+use crate::accounts::tokens::{TokenError, TokenIssuer};
 use crate::config::Config;
 use crate::db::{self, Pool, RedisPool};
 use crate::fleet::identity::{Identity, IdentityError};
@@ -51,6 +51,8 @@ pub enum StateError {
     Passwords(#[from] PasswordError),
     #[error("NODE_ROOT_KEY cannot be used")]
     Identity(#[from] IdentityError),
+    #[error("JWT_PRIVATE_KEY cannot be used")]
+    Tokens(#[from] TokenError),
     #[error("SECRET_KEY cannot be used")]
     Keys(#[from] SealError),
     #[error(transparent)]
@@ -80,7 +82,7 @@ impl AppState {
             fleet,
             live,
             redis: db::connect_redis(config.redis.url.expose_secret(), config.redis.pool_size)?,
-            tokens: TokenIssuer::new(&config.tokens),
+            tokens: TokenIssuer::new(&config.tokens)?,
             passwords: PasswordHasher::new()?,
             keys: KeyRing::new(&config.app.keys)?,
             revocations: Revocations::new(config.tokens.access_token_life),

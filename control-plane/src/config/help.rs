@@ -16,7 +16,14 @@ pub const VARIABLES: &[(&str, &str)] = &[
         "JWT_SECRET_KEY",
         "at least 32 characters; signs access tokens",
     ),
-    ("JWT_ALGORITHM", "HS256 [HS256]"),
+    (
+        "JWT_ALGORITHM",
+        "HS256, or EdDSA with a public key at /.well-known/jwks.json [HS256]",
+    ),
+    (
+        "JWT_PRIVATE_KEY",
+        "64 hexadecimal digits; EdDSA's key [derived from JWT_SECRET_KEY]",
+    ),
     (
         "ACCESS_TOKEN_EXPIRE_MINUTES",
         "life of an access token [30]",

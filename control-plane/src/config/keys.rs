@@ -45,11 +45,12 @@ impl fmt::Debug for MasterKeys {
     }
 }
 
+/// The key of this secret for this use.
 #[expect(
     clippy::expect_used,
     reason = "32 bytes are far below the limit of HKDF-SHA256"
 )]
-fn derive(secret: &SecretString, label: &[u8]) -> Zeroizing<[u8; 32]> {
+pub(super) fn derive(secret: &SecretString, label: &[u8]) -> Zeroizing<[u8; 32]> {
     let mut key = Zeroizing::new([0; 32]);
     Hkdf::<Sha256>::new(None, secret.expose_secret().as_bytes())
         .expand(label, key.as_mut_slice())

@@ -15,6 +15,7 @@ mod mail;
 mod nodes;
 mod reader;
 mod redis;
+mod seed;
 mod tokens;
 mod vpn;
 
@@ -31,6 +32,7 @@ pub use mail::{MailConfig, MailTransport, SmtpConfig, SmtpSecurity};
 pub use nodes::NodesConfig;
 pub use reader::{ConfigError, Origin, Problem, Setting};
 pub use redis::RedisConfig;
+pub use seed::Seed;
 pub use tokens::TokensConfig;
 pub use vpn::VpnConfig;
 

@@ -206,6 +206,7 @@ fn a_wrong_secret_is_not_repeated_in_the_message() {
     let error = Config::read(&with(&[
         ("DATABASE_URL", "mysql://root:hunter2@db/vpn"),
         ("NODE_ROOT_KEY", "hunter2"),
+        ("JWT_PRIVATE_KEY", "hunter2"),
         ("SECRET_KEY", "hunter2"),
         ("REDIS_URL", "http://:hunter2@cache"),
     ]))
@@ -220,6 +221,21 @@ fn the_root_key_follows_the_secret_unless_given() {
     assert_eq!(key(&[]), key(&[]));
     assert_ne!(key(&[]), key(&[("SECRET_KEY", &other)]));
     assert_eq!(key(&[("NODE_ROOT_KEY", &"07".repeat(32))]), [7; 32]);
+}
+
+#[test]
+fn the_signing_key_follows_its_secret_unless_given() {
+    let key = |extra: &[(&str, &str)]| {
+        *Config::read(&with(extra))
+            .unwrap()
+            .tokens
+            .private_key
+            .expose()
+    };
+    let other = "f".repeat(31) + "e0f1d2";
+    assert_eq!(key(&[]), key(&[]));
+    assert_ne!(key(&[]), key(&[("JWT_SECRET_KEY", &other)]));
+    assert_eq!(key(&[("JWT_PRIVATE_KEY", &"07".repeat(32))]), [7; 32]);
 }
 
 #[test]

@@ -317,7 +317,7 @@ impl Bench {
 }
 
 /// Makes people in the database and signs their tokens with the plane's own secret: a login costs a
-/// password's hash, which is not what is measured.
+/// password's hash, which is not what is measured. A person's one session has the person's id.
 async fn people(
     db: &TestDb,
     plane: &Plane,
@@ -327,7 +327,10 @@ async fn people(
         "WITH made AS (
              INSERT INTO users (id, email, hashed_password)
              SELECT gen_random_uuid(), 'person' || n || '@example.org', 'none'
-             FROM generate_series(1, {number}) AS n RETURNING id)
+             FROM generate_series(1, {number}) AS n RETURNING id),
+         opened AS (
+             INSERT INTO sessions (id, user_id, expires_at)
+             SELECT id, id, now() + interval '1 day' FROM made)
          INSERT INTO subscriptions (id, user_id, plan_id, plan_type, end_date)
          SELECT gen_random_uuid(), id, 'premium_monthly', 'monthly', now() + interval '1 day'
          FROM made"
@@ -335,11 +338,11 @@ async fn people(
     .await;
     db.execute("ANALYZE").await;
     let config = Config::read(plane.environment())?;
-    let issuer = TokenIssuer::new(&config.tokens);
+    let issuer = TokenIssuer::new(&config.tokens)?;
     let ids = db.texts("SELECT id FROM users").await;
     let sign = |id: &String| -> anyhow::Result<(UserId, String)> {
         let user: UserId = id.parse()?;
-        let signed = issuer.issue(user, Role::User, SessionId::generate(), Utc::now())?;
+        let signed = issuer.issue(user, Role::User, SessionId(user.0), Utc::now())?;
         Ok((user, signed.token.expose_secret().to_owned()))
     };
     ids.iter().map(sign).collect()
