@@ -22,6 +22,8 @@ mod routes;
 mod store;
 mod tier;
 
+pub(crate) use login::authenticate;
+
 pub use email::{Email, InvalidEmail};
 pub use profile::{Device, Profile, Subscription};
 pub use role::{Role, UnknownRole};

@@ -9,7 +9,7 @@ use clap::{Args, Subcommand};
 use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret, SecretString};
 
-use super::print;
+use super::{print, rotate};
 use crate::accounts::passwords::{self, PasswordHasher};
 use crate::accounts::registration::{self, FREE_PLAN, Registration};
 use crate::accounts::{Email, Role};
@@ -20,6 +20,8 @@ use crate::db;
 pub(super) enum Command {
     /// Create an account. The password comes from the variable PASSWORD or from standard input.
     CreateUser(CreateUser),
+    /// Seal everything again under SECRET_KEY that is still under one of SECRET_KEYS_OLD.
+    RotateKeys,
 }
 
 #[derive(Debug, Args)]
@@ -37,7 +39,13 @@ pub(super) struct CreateUser {
 }
 
 pub(super) async fn run(config: &Config, command: Command) -> anyhow::Result<ExitCode> {
-    let Command::CreateUser(user) = command;
+    match command {
+        Command::CreateUser(user) => create_user(config, user).await,
+        Command::RotateKeys => rotate::run(config).await,
+    }
+}
+
+async fn create_user(config: &Config, user: CreateUser) -> anyhow::Result<ExitCode> {
     let email = Email::parse(&user.email).context("--email")?;
     let password = read_password()?;
     passwords::check_new(&password, email.as_str())

@@ -14,7 +14,10 @@ use crate::error::{ApiError, ErrorEnvelope};
 use crate::http::{CurrentUser, RequestId, ValidJson};
 
 pub fn routes(config: &mut ServiceConfig<'_>) {
-    config.service(setup).service(enable).service(disable);
+    config
+        .service(setup_totp)
+        .service(enable_totp)
+        .service(disable_totp);
 }
 
 #[derive(Debug, Deserialize, Validate, ToSchema)]
@@ -83,7 +86,7 @@ fn is_present(password: &SecretString, (): &()) -> garde::Result {
     ),
 )]
 #[post("/auth/mfa/totp/setup")]
-async fn setup(
+async fn setup_totp(
     state: web::Data<AppState>,
     user: CurrentUser,
     ValidJson(request): ValidJson<TotpSetupRequest>,
@@ -105,7 +108,7 @@ async fn setup(
     ),
 )]
 #[post("/auth/mfa/totp/enable")]
-async fn enable(
+async fn enable_totp(
     state: web::Data<AppState>,
     user: CurrentUser,
     id: RequestId,
@@ -126,7 +129,7 @@ async fn enable(
     ),
 )]
 #[post("/auth/mfa/totp/disable")]
-async fn disable(
+async fn disable_totp(
     state: web::Data<AppState>,
     user: CurrentUser,
     id: RequestId,
