@@ -31,4 +31,4 @@ COMMENT ON COLUMN refresh_tokens.used_at IS 'A token works once. One that comes 
 
 -- At most one token of a session is in force.
 CREATE UNIQUE INDEX refresh_tokens_unused ON refresh_tokens (session_id) WHERE used_at IS NULL;
-CREATE INDEX refresh_tokens_session ON refresh_tokens (session_id);
+CREATE INDEX refresh_tokens_session ON refresh_tokens (session_id, used_at);

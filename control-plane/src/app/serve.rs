@@ -191,6 +191,11 @@ async fn start_tasks(state: &web::Data<AppState>) {
         state.shutdown().clone(),
     ));
     state.fleet().start(tasks).await;
+    let hearing = state.clone();
+    tasks.spawn(async move {
+        let revocations = hearing.revocations();
+        revocations.run(hearing.db(), hearing.shutdown()).await;
+    });
     let counting = state.clone();
     tasks.spawn(async move {
         let stop = counting.shutdown().clone();

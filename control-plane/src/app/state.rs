@@ -65,11 +65,12 @@ impl AppState {
             config.database.url.expose_secret(),
             config.database.pool_size,
         );
+        let redis = redis::Client::open(config.redis.url.expose_secret())?;
         let (replica, shutdown) = (Uuid::new_v4(), CancellationToken::new());
         let live = Arc::new(Live::new());
         let fleet = Fleet::new(fleet::Parts {
             db: db.clone(),
-            redis: redis::Client::open(config.redis.url.expose_secret())?,
+            redis: redis.clone(),
             replica,
             identity: Identity::new(&config.nodes)?,
             desired: Arc::new(NodeLog::new(db.clone(), Arc::clone(&live))),
@@ -85,7 +86,7 @@ impl AppState {
             tokens: TokenIssuer::new(&config.tokens)?,
             passwords: PasswordHasher::new()?,
             keys: KeyRing::new(&config.app.keys)?,
-            revocations: Revocations::new(config.tokens.access_token_life),
+            revocations: Revocations::new(redis, config.tokens.access_token_life),
             metrics: metrics::recorder()?,
             replica,
             shutdown,

@@ -6,15 +6,18 @@
 //!   within a second.
 //! - Postgres has the truth. Redis tells the replicas; a replica that may have missed word asks
 //!   Postgres.
+//! - A person has a bounded number of sessions; a new one displaces the longest unused.
 
 mod end;
 mod open;
+mod refresh;
 mod revocations;
 mod routes;
 mod store;
 
-pub use end::{EndReason, Ended, announce, end_all};
+pub use end::{EndReason, Ended, announce, end, end_all, end_by_refresh_token, log_out_everywhere};
 pub use open::{NewSession, Tokens, open};
+pub use refresh::{RefreshError, refresh};
 pub use revocations::Revocations;
 pub use routes::routes;
 

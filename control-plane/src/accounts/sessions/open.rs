@@ -4,18 +4,18 @@ use chrono::{DateTime, Utc};
 use diesel_async::AsyncPgConnection;
 use shared::ids::UserId;
 
-use super::{SessionId, store};
+use super::{Ended, SessionId, store};
 use crate::accounts::Role;
 use crate::accounts::tokens::AccessToken;
 use crate::app::AppState;
-use crate::error::ApiError;
+use crate::error::{ApiError, Code};
 use crate::secrets::SecretToken;
 
 /// Who logs in, and with what.
 #[derive(Debug, Clone, Copy)]
 pub struct NewSession<'a> {
     pub user: UserId,
-    /// What the access token says.
+    /// The most that the access token may say.
     pub role: Role,
     /// The OAuth client; none for a login with a password.
     pub client: Option<&'a str>,
@@ -29,9 +29,14 @@ pub struct Tokens {
     pub session: SessionId,
     pub access: AccessToken,
     pub refresh: SecretToken,
+    /// What had to make room. [`announce`](super::announce) it after the commit.
+    pub displaced: Ended,
 }
 
-/// Opens a session. Call it in the transaction that checked the login.
+/// Opens a session. Call it in the transaction that checked the login. Of more than
+/// [`MOST`](store::MOST) of a person the longest unused end.
+///
+/// Whoever was suspended since the check is refused; whoever lost a role gets the one they have.
 pub async fn open(
     state: &AppState,
     connection: &mut AsyncPgConnection,
@@ -41,11 +46,14 @@ pub async fn open(
     let session = SessionId::generate();
     let refresh = SecretToken::generate();
     let expires_at = now + state.config().tokens.refresh_token_life;
-    store::insert(connection, session, &new, refresh.hash(), expires_at).await?;
-    let access = state.tokens().issue(new.user, new.role, session, now)?;
+    let opened = store::insert(connection, session, &new, refresh.hash(), expires_at)
+        .await?
+        .ok_or(Code::AccountSuspended)?;
+    let role = new.role.min(opened.role);
     Ok(Tokens {
         session,
-        access,
+        access: state.tokens().issue(new.user, role, session, now)?,
         refresh,
+        displaced: Ended(opened.displaced),
     })
 }
