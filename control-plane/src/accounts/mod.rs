@@ -15,14 +15,12 @@ pub mod tokens;
 
 mod confirm;
 mod email;
-mod login;
+pub(crate) mod login;
 mod profile;
 mod role;
 mod routes;
 mod store;
 mod tier;
-
-pub(crate) use login::authenticate;
 
 pub use email::{Email, InvalidEmail};
 pub use profile::{Device, Profile, Subscription};

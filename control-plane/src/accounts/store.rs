@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::profile::{Device, Profile, Subscription};
 use super::{Email, Role};
-use crate::db::schema::{devices, plans, subscriptions, users};
+use crate::db::schema::{devices, plans, subscriptions, totp_factors, users};
 
 diesel::define_sql_function! {
     /// What the unique index of the addresses is over.
@@ -105,24 +105,37 @@ async fn insert_subscription(
 
 /// What a login is checked against.
 pub(super) struct Credentials {
-    pub(super) id: UserId,
+    pub(super) profile: Profile,
     pub(super) password_hash: String,
+    pub(super) has_second_factor: bool,
 }
 
 pub(super) async fn credentials(
     connection: &mut AsyncPgConnection,
     email: &Email,
 ) -> QueryResult<Option<Credentials>> {
-    let row: Option<(Uuid, String)> = users::table
+    let enabled = totp_factors::user_id
+        .eq(users::id)
+        .and(totp_factors::enabled_at.is_not_null());
+    let rows: Vec<(ProfileRow, (String, Option<Uuid>))> = with_details()
+        .left_join(totp_factors::table.on(enabled))
         .filter(lower(users::email).eq(email.as_str()))
-        .select((users::id, users::hashed_password))
-        .first(connection)
-        .await
-        .optional()?;
-    Ok(row.map(|(id, password_hash)| Credentials {
-        id: id.into(),
-        password_hash,
-    }))
+        .order(devices::id)
+        .select((
+            ProfileRow::as_select(),
+            (users::hashed_password, totp_factors::user_id.nullable()),
+        ))
+        .load(connection)
+        .await?;
+    let (rows, mut secrets): (Vec<_>, Vec<_>) = rows.into_iter().unzip();
+    let secrets = secrets.pop();
+    Ok(assemble(rows)?
+        .zip(secrets)
+        .map(|(profile, (password_hash, second_factor))| Credentials {
+            profile,
+            password_hash,
+            has_second_factor: second_factor.is_some(),
+        }))
 }
 
 /// What somebody who is logged in is asked about once more.
@@ -154,30 +167,50 @@ pub(super) async fn profile(
     connection: &mut AsyncPgConnection,
     user: UserId,
 ) -> QueryResult<Option<Profile>> {
-    let running = subscriptions::user_id
-        .eq(users::id)
-        .and(subscriptions::status.ne("canceled"));
-    let rows: Vec<(UserRow, Option<SubscriptionRow>, Option<DeviceRow>)> = users::table
-        .left_join(subscriptions::table.on(running))
-        .left_join(devices::table.on(devices::user_id.eq(users::id)))
+    let rows = with_details()
         .filter(users::id.eq(Uuid::from(user)))
         .order(devices::id)
-        .select((
-            UserRow::as_select(),
-            Option::<SubscriptionRow>::as_select(),
-            Option::<DeviceRow>::as_select(),
-        ))
+        .select(ProfileRow::as_select())
         .load(connection)
         .await?;
+    assemble(rows)
+}
+
+#[diesel::dsl::auto_type(no_type_alias)]
+fn with_details() -> _ {
+    let canceled: &'static str = "canceled";
+    let running = subscriptions::user_id
+        .eq(users::id)
+        .and(subscriptions::status.ne(canceled));
+    users::table
+        .left_join(subscriptions::table.on(running))
+        .left_join(devices::table.on(devices::user_id.eq(users::id)))
+}
+
+fn assemble(rows: Vec<ProfileRow>) -> QueryResult<Option<Profile>> {
     let mut rows = rows.into_iter();
-    let Some((user, subscription, first)) = rows.next() else {
+    let Some(first) = rows.next() else {
         return Ok(None);
     };
     let devices = first
+        .device
         .into_iter()
-        .chain(rows.filter_map(|(_, _, device)| device));
-    user.into_profile(subscription, devices.map(Device::from).collect())
+        .chain(rows.filter_map(|row| row.device));
+    first
+        .user
+        .into_profile(first.subscription, devices.map(Device::from).collect())
         .map(Some)
+}
+
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = users, check_for_backend(diesel::pg::Pg))]
+struct ProfileRow {
+    #[diesel(embed)]
+    user: UserRow,
+    #[diesel(embed)]
+    subscription: Option<SubscriptionRow>,
+    #[diesel(embed)]
+    device: Option<DeviceRow>,
 }
 
 #[derive(Queryable, Selectable)]

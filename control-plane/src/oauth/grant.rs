@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use diesel_async::{AsyncConnection, AsyncPgConnection};
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::ExposeSecret;
 use shared::ids::UserId;
 
 use super::authorization::Request;
@@ -11,20 +11,13 @@ use super::code::{Code, LIFE, Presented, Verdict};
 use super::refusal::{GrantError, Refusal};
 use super::store;
 use crate::accounts::sessions::{self, EndReason, NewSession, RefreshError, Tokens};
-use crate::accounts::{Role, SessionId, authenticate};
+use crate::accounts::login::{Proof, authenticate};
+use crate::accounts::{Role, SessionId};
 use crate::app::AppState;
 use crate::audit::{self, Action, Actor, Event, Subject};
 use crate::error::{self, ApiError};
 use crate::http::RequestId;
 use crate::secrets::{SecretToken, TokenHash};
-
-/// What a person types on our page.
-#[derive(Debug)]
-pub(super) struct Login {
-    pub(super) email: String,
-    pub(super) password: SecretString,
-    pub(super) otp: Option<String>,
-}
 
 /// The app of this id, if there is one.
 pub(super) async fn client(state: &AppState, id: &str) -> Result<Option<Client>, ApiError> {
@@ -39,16 +32,11 @@ pub(super) async fn client(state: &AppState, id: &str) -> Result<Option<Client>,
 pub(super) async fn authorize(
     state: &AppState,
     request: &Request,
-    login: Login,
+    proof: Proof,
     now: DateTime<Utc>,
     id: &RequestId,
 ) -> Result<String, ApiError> {
-    let Login {
-        email,
-        password,
-        otp,
-    } = login;
-    let profile = authenticate(state, &email, password, otp.as_deref(), now, id).await?;
+    let profile = authenticate(state, proof, now, id).await?;
     let Request {
         client,
         challenge,

@@ -22,13 +22,22 @@ pub(super) struct Credentials {
     #[garde(skip)]
     #[schema(value_type = String, format = Password)]
     pub(super) password: SecretString,
-    /// A code of the second factor or a recovery code, where one is enabled.
+    /// A code of the authenticator or a recovery code, where a second factor is enabled.
     #[garde(skip)]
-    #[schema(example = "492039")]
-    pub(super) otp: Option<String>,
+    #[schema(value_type = Option<String>, example = "492039")]
+    pub(super) otp: Option<SecretString>,
+    /// What the session is called in `GET /auth/sessions`. No control characters.
+    #[garde(inner(length(chars, min = 1, max = 100), custom(is_printable)))]
+    #[schema(
+        example = "Anna's phone",
+        min_length = 1,
+        max_length = 100,
+        pattern = r"^[^\x00-\x1f\x7f-\x9f]+$"
+    )]
+    pub(super) device_name: Option<String>,
 }
 
-/// What a form calls them.
+/// The same as a form.
 #[derive(Debug, Deserialize, Validate, ToSchema)]
 pub(super) struct LoginForm {
     #[garde(skip)]
@@ -37,10 +46,25 @@ pub(super) struct LoginForm {
     #[garde(skip)]
     #[schema(value_type = String, format = Password)]
     password: SecretString,
-    /// A code of the second factor or a recovery code, where one is enabled.
     #[garde(skip)]
-    #[schema(example = "492039")]
-    otp: Option<String>,
+    #[schema(value_type = Option<String>, example = "492039", nullable = false)]
+    otp: Option<SecretString>,
+    #[garde(inner(length(chars, min = 1, max = 100), custom(is_printable)))]
+    #[schema(
+        example = "Anna's phone",
+        min_length = 1,
+        max_length = 100,
+        pattern = r"^[^\x00-\x1f\x7f-\x9f]+$",
+        nullable = false
+    )]
+    device_name: Option<String>,
+}
+
+fn is_printable(text: &str, (): &()) -> garde::Result {
+    match text.chars().any(char::is_control) {
+        true => Err(garde::Error::new("must not have control characters")),
+        false => Ok(()),
+    }
 }
 
 impl FromRequest for Credentials {
@@ -67,5 +91,39 @@ fn from_form(body: &[u8]) -> Result<Credentials, ApiError> {
         email: form.username,
         password: form.password,
         otp: form.otp,
+        device_name: form.device_name,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+    use serde_json::json;
+
+    use super::*;
+
+    #[rstest]
+    #[case("Anna's phone", true)]
+    #[case("Телефон", true)]
+    #[case(&"ß".repeat(100), true)]
+    #[case(&"ß".repeat(101), false)]
+    #[case("", false)]
+    #[case("two\nlines", false)]
+    #[case("nul\0", false)]
+    #[case("next\u{85}line", false)]
+    fn a_device_has_a_printable_name(#[case] name: &str, #[case] is_taken: bool) {
+        let body = json!({ "email": "a@example.org", "password": "x", "device_name": name });
+        let json = input::parse::<Credentials>(body.to_string().as_bytes());
+        assert_eq!(json.is_ok(), is_taken);
+        let form = [("username", "a"), ("password", "x"), ("device_name", name)];
+        let form = serde_urlencoded::to_string(form).unwrap();
+        assert_eq!(from_form(form.as_bytes()).is_ok(), is_taken);
+    }
+
+    #[test]
+    fn a_form_has_the_code_too() {
+        let credentials = from_form(b"username=a&password=b&otp=123456").unwrap();
+        let otp = credentials.otp.unwrap();
+        assert_eq!(secrecy::ExposeSecret::expose_secret(&otp), "123456");
+    }
 }

@@ -6,9 +6,9 @@ use utoipa::ToSchema;
 
 use super::credentials::{Credentials, LoginForm};
 use super::views::LoginUser;
-use crate::accounts::login::log_in;
+use crate::accounts::login::{Proof, log_in};
 use crate::app::AppState;
-use crate::error::ApiError;
+use crate::error::{ApiError, ErrorEnvelope};
 use crate::http::RequestId;
 
 #[derive(Serialize, ToSchema)]
@@ -33,20 +33,30 @@ struct LoginResponse<'a> {
         (Credentials = "application/json"),
         (LoginForm = "application/x-www-form-urlencoded"),
     )),
-    responses((status = 200, description = "An access token", body = LoginResponse)),
+    responses(
+        (status = 200, description = "An access token", body = LoginResponse),
+        (status = 401, description = "INVALID_CREDENTIALS, OTP_REQUIRED, OTP_INVALID", body = ErrorEnvelope),
+        (status = 403, description = "ACCOUNT_SUSPENDED, EMAIL_NOT_VERIFIED", body = ErrorEnvelope),
+    ),
 )]
 #[post("/auth/login")]
 pub(super) async fn login(
     state: web::Data<AppState>,
-    id: RequestId,
+    request: RequestId,
     credentials: Credentials,
 ) -> Result<HttpResponse, ApiError> {
     let Credentials {
         email,
         password,
         otp,
+        device_name,
     } = credentials;
-    let logged_in = log_in(&state, &email, password, otp.as_deref(), Utc::now(), &id).await?;
+    let proof = Proof {
+        email,
+        password,
+        otp,
+    };
+    let logged_in = log_in(&state, proof, device_name.as_deref(), Utc::now(), &request).await?;
     let tokens = &logged_in.tokens;
     Ok(HttpResponse::Ok().json(LoginResponse {
         access_token: tokens.access.token.expose_secret(),

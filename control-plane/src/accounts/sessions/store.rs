@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use diesel::dsl::{exists, now, select};
+use diesel::dsl::{self, exists, select};
 use diesel::prelude::*;
 use diesel::result::Error;
 use diesel::sql_types::{
@@ -223,7 +223,7 @@ pub(super) async fn end(
         .filter(sessions::user_id.eq(user.0))
         .filter(sessions::revoked_at.is_null())
         .set((
-            sessions::revoked_at.eq(now),
+            sessions::revoked_at.eq(dsl::now),
             sessions::revoke_reason.eq(reason.as_str()),
         ))
         .execute(connection)
@@ -245,7 +245,7 @@ pub(super) async fn end_presented(
         .filter(sessions::client_id.is_not_distinct_from(presented.client))
         .filter(sessions::revoked_at.is_null())
         .set((
-            sessions::revoked_at.eq(now),
+            sessions::revoked_at.eq(dsl::now),
             sessions::revoke_reason.eq(reason.as_str()),
         ))
         .returning((sessions::id, sessions::user_id))
@@ -268,7 +268,7 @@ pub(super) async fn end_all(
         .filter(sessions::revoked_at.is_null())
         .filter(sessions::id.ne(spared))
         .set((
-            sessions::revoked_at.eq(now),
+            sessions::revoked_at.eq(dsl::now),
             sessions::revoke_reason.eq(reason.as_str()),
         ))
         .returning(sessions::id)

@@ -11,11 +11,12 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 
 use super::form::Form;
+use crate::accounts::login::Proof;
 use crate::app::AppState;
 use crate::error::ApiError;
 use crate::http::{RequestId, html, input};
 use crate::oauth::authorization::{Parameters, Problem, Refusal, Request, check};
-use crate::oauth::grant::{self, Login};
+use crate::oauth::grant;
 
 /// The parameters of the page once more, and who logs in.
 #[derive(Debug, Deserialize, Validate, ToSchema)]
@@ -28,8 +29,8 @@ struct AuthorizeForm {
     #[schema(value_type = String, format = Password)]
     password: SecretString,
     /// A code of the second factor or a recovery code, where one is enabled.
-    #[schema(example = "492039")]
-    otp: Option<String>,
+    #[schema(value_type = Option<String>, example = "492039")]
+    otp: Option<SecretString>,
 }
 
 #[derive(Template)]
@@ -103,12 +104,12 @@ pub(super) async fn authorize(
         Ok(request) => request,
         Err(refusal) => return refuse(refusal),
     };
-    let login = Login {
+    let proof = Proof {
         email: email.clone(),
         password,
         otp,
     };
-    match grant::authorize(&state, &request, login, Utc::now(), &id).await {
+    match grant::authorize(&state, &request, proof, Utc::now(), &id).await {
         Ok(location) => redirect(&location),
         Err(error) if error.code().status().is_client_error() => {
             let (status, problem) = (error.code().status(), error.message());
