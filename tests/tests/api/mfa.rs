@@ -97,15 +97,22 @@ async fn a_login_needs_a_code_once_the_factor_is_enabled() {
     let _ = log_in(&app, None).await.expect(200);
     let authenticator = Authenticator::enabled(&person).await;
     log_in(&app, None).await.expect_error(401, "OTP_REQUIRED");
-    log_in(&app, Some(" ")).await.expect_error(401, "OTP_REQUIRED");
+    log_in(&app, Some(" "))
+        .await
+        .expect_error(401, "OTP_REQUIRED");
     let wrong = authenticator.wrong_code();
     for otp in [wrong.as_str(), "12", "\u{0}", "٢٨٧٠٨٢", &"x".repeat(500)] {
         let reply = log_in(&app, Some(otp)).await;
         reply.expect_error(401, "OTP_INVALID");
     }
-    let _ = log_in(&app, Some(&authenticator.next_code())).await.expect(200);
+    let _ = log_in(&app, Some(&authenticator.next_code()))
+        .await
+        .expect(200);
     let wrong_password = json!({ "email": EMAIL, "password": "not it at all" });
-    let reply = app.client().post("/api/v1/auth/login", &wrong_password).await;
+    let reply = app
+        .client()
+        .post("/api/v1/auth/login", &wrong_password)
+        .await;
     reply.expect_error(401, "INVALID_CREDENTIALS");
     assert_eq!(audited(&app, "mfa.enable").await, 1);
     app.finish(&[]).await;
@@ -115,7 +122,9 @@ async fn a_login_needs_a_code_once_the_factor_is_enabled() {
 async fn setting_up_needs_the_password_and_no_factor() {
     let app = TestApp::start().await;
     let person = app.client().sign_up(EMAIL).await;
-    let wrong = person.post(SETUP, &json!({ "password": "not it at all" })).await;
+    let wrong = person
+        .post(SETUP, &json!({ "password": "not it at all" }))
+        .await;
     wrong.expect_error(400, "WRONG_PASSWORD");
     let none = person.post(ENABLE, &json!({ "code": "123456" })).await;
     none.expect_error(409, "CONFLICT");
@@ -125,11 +134,16 @@ async fn setting_up_needs_the_password_and_no_factor() {
     replaced.expect_error(401, "OTP_INVALID");
     let enabled = person.post(ENABLE, &json!({ "code": second.code() })).await;
     let _ = enabled.expect(200);
-    let again = person.post(ENABLE, &json!({ "code": second.next_code() })).await;
+    let again = person
+        .post(ENABLE, &json!({ "code": second.next_code() }))
+        .await;
     again.expect_error(409, "CONFLICT");
     let again = person.post(SETUP, &json!({ "password": PASSWORD })).await;
     again.expect_error(409, "CONFLICT");
-    let anonymous = app.client().post(SETUP, &json!({ "password": PASSWORD })).await;
+    let anonymous = app
+        .client()
+        .post(SETUP, &json!({ "password": PASSWORD }))
+        .await;
     anonymous.expect_error(401, "UNAUTHORIZED");
     app.finish(&[]).await;
 }
@@ -154,7 +168,9 @@ async fn a_recovery_code_works_once_however_it_is_typed() {
     assert_eq!(codes.len(), 10);
     let first = codes[0].replace('-', " ").to_uppercase();
     let _ = log_in(&app, Some(&first)).await.expect(200);
-    log_in(&app, Some(&codes[0])).await.expect_error(401, "OTP_INVALID");
+    log_in(&app, Some(&codes[0]))
+        .await
+        .expect_error(401, "OTP_INVALID");
     let replies = join_all((0..8).map(|_| log_in(&app, Some(&codes[1])))).await;
     assert_eq!(with_status(&replies, 200), 1);
     assert_eq!(with_status(&replies, 401), 7);
@@ -187,15 +203,21 @@ async fn ten_wrong_codes_lock_the_factor_even_at_once() {
     assert_eq!(with_status(&replies, 429), 10);
     let right = authenticator.next_code();
     for otp in [&right, &authenticator.recovery_codes[0]] {
-        log_in(&app, Some(otp)).await.expect_error(429, "RATE_LIMITED");
+        log_in(&app, Some(otp))
+            .await
+            .expect_error(429, "RATE_LIMITED");
     }
     app.db()
         .execute("UPDATE totp_factors SET locked_until = now() - interval '1 second'")
         .await;
-    log_in(&app, Some(&wrong)).await.expect_error(401, "OTP_INVALID");
+    log_in(&app, Some(&wrong))
+        .await
+        .expect_error(401, "OTP_INVALID");
     let failures = "SELECT failures FROM totp_factors";
     assert_eq!(app.db().number(failures).await, 1, "it begins anew");
-    let _ = log_in(&app, Some(&authenticator.recovery_codes[0])).await.expect(200);
+    let _ = log_in(&app, Some(&authenticator.recovery_codes[0]))
+        .await
+        .expect(200);
     assert_eq!(app.db().number(failures).await, 0);
     app.finish(&[]).await;
 }
@@ -214,7 +236,9 @@ async fn disabling_needs_both_factors() {
     wrong.expect_error(400, "WRONG_PASSWORD");
     let wrong = disable(body(PASSWORD, &authenticator.wrong_code())).await;
     wrong.expect_error(401, "OTP_INVALID");
-    let _ = disable(body(PASSWORD, &authenticator.recovery_codes[3])).await.expect(204);
+    let _ = disable(body(PASSWORD, &authenticator.recovery_codes[3]))
+        .await
+        .expect(204);
     let _ = log_in(&app, None).await.expect(200);
     let left = "SELECT (SELECT count(*) FROM totp_factors) + (SELECT count(*) FROM recovery_codes)";
     assert_eq!(app.db().number(left).await, 0);

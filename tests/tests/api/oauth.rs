@@ -61,7 +61,8 @@ impl Phone {
     }
 
     fn request(&self, method: Method, url: &str) -> reqwest::RequestBuilder {
-        self.http.request(method, url.replacen(ISSUER, &self.base, 1))
+        self.http
+            .request(method, url.replacen(ISSUER, &self.base, 1))
     }
 
     async fn get(&self, url: &str) -> Reply {
@@ -91,8 +92,8 @@ impl Phone {
 
     /// The library as it sets itself up from what the service says of itself.
     async fn library(&self, redirect_uri: &str) -> Library {
-        let metadata = self.get(&format!("{ISSUER}/.well-known/oauth-authorization-server"));
-        let metadata = metadata.await.expect(200).json();
+        let url = format!("{ISSUER}/.well-known/oauth-authorization-server");
+        let metadata = self.get(&url).await.expect(200).json();
         assert_eq!(metadata["issuer"], ISSUER);
         let at = |name: &str| metadata[name].as_str().expect("an endpoint").to_owned();
         BasicClient::new(ClientId::new(CLIENT.to_owned()))
@@ -106,7 +107,10 @@ impl Phone {
     async fn log_in(&self, url: &str, password: &str, otp: &str) -> Reply {
         let page = self.get(url).await.expect(200).text();
         let hidden = hidden_fields(&page);
-        let mut fields: Vec<_> = hidden.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let mut fields: Vec<_> = hidden
+            .iter()
+            .map(|(name, value)| (*name, value.as_str()))
+            .collect();
         fields.extend([("email", EMAIL), ("password", password), ("otp", otp)]);
         self.form("/oauth/authorize", &fields).await
     }
@@ -131,7 +135,9 @@ impl Phone {
 }
 
 async fn register(app: &TestApp, id: &str, uris: &[&str]) {
-    let uris = uris.iter().map(|uri| RedirectUri::parse(uri).expect("a redirect URI"));
+    let uris = uris
+        .iter()
+        .map(|uri| RedirectUri::parse(uri).expect("a redirect URI"));
     let client = Client::new(id.to_owned(), "Example <App>".to_owned(), uris.collect());
     let mut connection = app.db().connect().await;
     add_client(&mut connection, &client.expect("a client"), Actor::Cli)
@@ -140,7 +146,10 @@ async fn register(app: &TestApp, id: &str, uris: &[&str]) {
 }
 
 /// The fields with some others in their places; an empty value leaves one out.
-fn changed<'a>(fields: &[(&'a str, &'a str)], changes: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
+fn changed<'a>(
+    fields: &[(&'a str, &'a str)],
+    changes: &[(&'a str, &'a str)],
+) -> Vec<(&'a str, &'a str)> {
     let is_changed = |name: &str| changes.iter().any(|(changed, _)| *changed == name);
     let kept = fields.iter().filter(|(name, _)| !is_changed(name));
     let new = changes.iter().filter(|(_, value)| !value.is_empty());
@@ -157,7 +166,9 @@ fn authorize_url(changes: &[(&str, &str)]) -> String {
         ("state", "s t&te"),
     ];
     let url = format!("{ISSUER}/oauth/authorize");
-    Url::parse_with_params(&url, changed(&fields, changes)).expect("a URL").into()
+    Url::parse_with_params(&url, changed(&fields, changes))
+        .expect("a URL")
+        .into()
 }
 
 /// The hidden fields of the page's form, as a browser reads them.
@@ -178,9 +189,15 @@ fn hidden_fields(page: &str) -> Vec<(&str, String)> {
 }
 
 fn unescaped(text: &str) -> String {
-    [("&#34;", "\""), ("&#39;", "'"), ("&#60;", "<"), ("&#62;", ">"), ("&#38;", "&")]
-        .iter()
-        .fold(text.to_owned(), |text, (from, to)| text.replace(from, to))
+    [
+        ("&#34;", "\""),
+        ("&#39;", "'"),
+        ("&#60;", "<"),
+        ("&#62;", ">"),
+        ("&#38;", "&"),
+    ]
+    .iter()
+    .fold(text.to_owned(), |text, (from, to)| text.replace(from, to))
 }
 
 /// A parameter of where the reply leads.
@@ -217,7 +234,10 @@ async fn log_in_with_library(phone: &Phone, redirect_uri: &str, otp: &str) -> Ba
         .url();
     let redirect = phone.log_in(url.as_str(), PASSWORD, otp).await;
     let location = redirect.header("location").expect("a location");
-    assert!(location.starts_with(&format!("{redirect_uri}?code=")), "{location}");
+    assert!(
+        location.starts_with(&format!("{redirect_uri}?code=")),
+        "{location}"
+    );
     assert_eq!(query_of(&redirect, "state").as_ref(), Some(state.secret()));
     assert_eq!(query_of(&redirect, "iss").as_deref(), Some(ISSUER));
     let code = query_of(&redirect, "code").expect("a code");
@@ -237,14 +257,20 @@ async fn a_library_logs_in_refreshes_and_revokes(#[case] redirect_uri: &str) {
     let (app, phone) = Phone::with_plane().await;
     let _ = app.client().sign_up(EMAIL).await;
     let tokens = log_in_with_library(&phone, redirect_uri, "").await;
-    assert_eq!(tokens.expires_in().map(|life| life.as_secs()), Some(30 * 60));
+    assert_eq!(
+        tokens.expires_in().map(|life| life.as_secs()),
+        Some(30 * 60)
+    );
     let _ = me(&app, tokens.access_token().secret()).await.expect(200);
 
     let library = phone.library(redirect_uri).await;
     let send = |request| phone.call(request);
     let first = tokens.refresh_token().expect("a refresh token");
     let refresh = async |token: &RefreshToken| {
-        library.exchange_refresh_token(token).request_async(&send).await
+        library
+            .exchange_refresh_token(token)
+            .request_async(&send)
+            .await
     };
     let next = refresh(first).await.expect("new tokens");
     let second = next.refresh_token().expect("a refresh token");
@@ -259,7 +285,9 @@ async fn a_library_logs_in_refreshes_and_revokes(#[case] redirect_uri: &str) {
     let after = me(&app, next.access_token().secret()).await;
     after.expect_error(401, "UNAUTHORIZED");
     assert!(refresh(second).await.is_err());
-    revoke(second.clone().into()).await.expect("once more does no harm");
+    revoke(second.clone().into())
+        .await
+        .expect("once more does no harm");
     app.finish(&[]).await;
 }
 
@@ -275,7 +303,9 @@ async fn a_reused_refresh_token_ends_its_session() {
         ("refresh_token", token),
     ];
     register(&app, "other", &["https://other.example.org/"]).await;
-    let foreign = phone.form("/oauth/token", &changed(&fields, &[("client_id", "other")])).await;
+    let foreign = phone
+        .form("/oauth/token", &changed(&fields, &[("client_id", "other")]))
+        .await;
     refused(&foreign, 400, "invalid_grant");
     let next = phone.form("/oauth/token", &fields).await.expect(200).json();
     let again = phone.form("/oauth/token", &fields).await;
@@ -292,7 +322,9 @@ async fn an_access_token_can_be_revoked_and_unknown_ones_too() {
     let tokens = log_in_with_library(&phone, CALLBACK, "").await;
     let access = tokens.access_token().secret();
     let revoke = async |client: &str, token: &str| {
-        phone.form("/oauth/revoke", &[("client_id", client), ("token", token)]).await
+        phone
+            .form("/oauth/revoke", &[("client_id", client), ("token", token)])
+            .await
     };
     let _ = revoke(CLIENT, "unknown").await.expect(200);
     refused(&revoke("nobody", access).await, 401, "invalid_client");
@@ -307,10 +339,14 @@ async fn an_access_token_can_be_revoked_and_unknown_ones_too() {
 async fn an_app_acts_without_its_persons_role() {
     let (app, phone) = Phone::with_plane().await;
     let _ = app.client().sign_up(EMAIL).await;
-    app.db().execute("UPDATE users SET role = 'superuser'").await;
+    app.db()
+        .execute("UPDATE users SET role = 'superuser'")
+        .await;
     let tokens = log_in_with_library(&phone, CALLBACK, "").await;
     let other = app.user().await;
-    let watched = other.metrics(other.user(), tokens.access_token().secret()).await;
+    let watched = other
+        .metrics(other.user(), tokens.access_token().secret())
+        .await;
     assert_eq!(watched.err(), Some(403), "a superuser could watch");
     app.finish(&[]).await;
 }
@@ -335,15 +371,24 @@ async fn a_person_with_a_second_factor_needs_it_here_too() {
 async fn a_wrong_password_shows_the_page_again() {
     let (app, phone) = Phone::with_plane().await;
     let _ = app.client().sign_up(EMAIL).await;
-    let page = phone.log_in(&authorize_url(&[]), "not it at all", "").await.expect(401);
+    let page = phone
+        .log_in(&authorize_url(&[]), "not it at all", "")
+        .await
+        .expect(401);
     let text = page.text();
     assert!(text.contains("Address or password is wrong"), "{text}");
-    assert!(text.contains(EMAIL) && !text.contains("not it at all"), "{text}");
+    assert!(
+        text.contains(EMAIL) && !text.contains("not it at all"),
+        "{text}"
+    );
     assert_eq!(hidden_fields(&text).len(), 6, "the form can be sent again");
     let codes = "SELECT count(*) FROM oauth_codes";
     assert_eq!(app.db().number(codes).await, 0);
     app.db().execute("UPDATE users SET is_active = false").await;
-    let page = phone.log_in(&authorize_url(&[]), PASSWORD, "").await.expect(403);
+    let page = phone
+        .log_in(&authorize_url(&[]), PASSWORD, "")
+        .await
+        .expect(403);
     assert!(page.text().contains("suspended"), "{}", page.text());
     app.finish(&[]).await;
 }
@@ -352,26 +397,46 @@ async fn a_wrong_password_shows_the_page_again() {
 async fn the_page_names_the_app_and_runs_nothing() {
     let (app, phone) = Phone::with_plane().await;
     let hostile = "\"><script>alert(1)</script>";
-    let page = phone.get(&authorize_url(&[("state", hostile)])).await.expect(200);
+    let page = phone
+        .get(&authorize_url(&[("state", hostile)]))
+        .await
+        .expect(200);
     let text = page.text();
-    assert!(text.contains("Example &#60;App&#62;") && text.contains(CALLBACK), "{text}");
+    assert!(
+        text.contains("Example &#60;App&#62;") && text.contains(CALLBACK),
+        "{text}"
+    );
     assert!(!text.contains("<script"), "{text}");
-    let state = hidden_fields(&text).into_iter().find(|(name, _)| *name == "state");
+    let state = hidden_fields(&text)
+        .into_iter()
+        .find(|(name, _)| *name == "state");
     assert_eq!(state.expect("a state").1, hostile);
     let policy = page.header("content-security-policy").expect("a policy");
     assert!(policy.contains("default-src 'none'"), "{policy}");
-    assert!(policy.contains("form-action 'self' org.example.app:;"), "{policy}");
+    assert!(
+        policy.contains("form-action 'self' org.example.app:;"),
+        "{policy}"
+    );
     assert!(page.header("set-cookie").is_none());
     let typed = changed(&[("email", hostile), ("password", "x")], &[]);
     let hidden = hidden_fields(&text);
-    let mut fields: Vec<_> = hidden.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let mut fields: Vec<_> = hidden
+        .iter()
+        .map(|(name, value)| (*name, value.as_str()))
+        .collect();
     fields.extend(typed);
     let again = phone.form("/oauth/authorize", &fields).await.expect(401);
     assert!(!again.text().contains("<script"), "{}", again.text());
 
-    let cancel = text.split("<a href=\"").nth(1).and_then(|rest| rest.split('"').next());
+    let cancel = text
+        .split("<a href=\"")
+        .nth(1)
+        .and_then(|rest| rest.split('"').next());
     let cancel = unescaped(cancel.expect("a way out"));
-    assert!(cancel.starts_with(&format!("{CALLBACK}?error=access_denied&")), "{cancel}");
+    assert!(
+        cancel.starts_with(&format!("{CALLBACK}?error=access_denied&")),
+        "{cancel}"
+    );
     app.finish(&[]).await;
 }
 
@@ -394,13 +459,20 @@ async fn nobody_is_sent_to_a_place_that_is_not_the_apps(
     let page = phone.get(&url).await;
     let query = Url::parse(&url).expect("a URL");
     let fields: Vec<_> = query.query_pairs().collect();
-    let mut fields: Vec<_> = fields.iter().map(|(name, value)| (&**name, &**value)).collect();
+    let mut fields: Vec<_> = fields
+        .iter()
+        .map(|(name, value)| (&**name, &**value))
+        .collect();
     fields.extend([("email", EMAIL), ("password", PASSWORD)]);
     let posted = phone.form("/oauth/authorize", &fields).await;
     for reply in [page, posted] {
         let reply = reply.expect(status);
         assert!(reply.header("location").is_none());
-        assert!(reply.text().contains("This app cannot sign you in"), "{}", reply.text());
+        assert!(
+            reply.text().contains("This app cannot sign you in"),
+            "{}",
+            reply.text()
+        );
         assert!(!reply.text().contains("<script"), "{}", reply.text());
     }
     app.finish(&[]).await;
@@ -467,9 +539,16 @@ async fn a_replayed_code_ends_what_it_was_exchanged_for() {
     let refresh = [
         ("grant_type", "refresh_token"),
         ("client_id", CLIENT),
-        ("refresh_token", tokens["refresh_token"].as_str().expect("a token")),
+        (
+            "refresh_token",
+            tokens["refresh_token"].as_str().expect("a token"),
+        ),
     ];
-    refused(&phone.form("/oauth/token", &refresh).await, 400, "invalid_grant");
+    refused(
+        &phone.form("/oauth/token", &refresh).await,
+        400,
+        "invalid_grant",
+    );
     let replays = "SELECT count(*) FROM audit_log WHERE action = 'oauth.code_reuse'";
     assert_eq!(app.db().number(replays).await, 1);
     app.finish(&[]).await;
@@ -511,9 +590,16 @@ async fn codes_and_tokens_are_stored_as_hashes() {
     let (app, phone) = Phone::with_plane().await;
     let _ = app.client().sign_up(EMAIL).await;
     let code = phone.code(&[]).await;
-    let stored = app.db().texts("SELECT t FROM oauth_codes AS t").await.join(" ");
+    let stored = app
+        .db()
+        .texts("SELECT t FROM oauth_codes AS t")
+        .await
+        .join(" ");
     let hex: String = code.bytes().map(|byte| format!("{byte:02x}")).collect();
-    assert!(!stored.contains(&code) && !stored.contains(&hex), "{stored}");
+    assert!(
+        !stored.contains(&code) && !stored.contains(&hex),
+        "{stored}"
+    );
     app.finish(&[]).await;
 }
 
@@ -524,7 +610,9 @@ async fn both_mounts_and_the_documents_are_there() {
     let versioned = at_root.replace("/oauth/authorize", "/api/v1/oauth/authorize");
     let (one, two) = (phone.get(&at_root).await, phone.get(&versioned).await);
     assert_eq!(one.expect(200).text(), two.expect(200).text());
-    let metadata = phone.get(&format!("{ISSUER}/.well-known/oauth-authorization-server")).await;
+    let metadata = phone
+        .get(&format!("{ISSUER}/.well-known/oauth-authorization-server"))
+        .await;
     let metadata = metadata.expect(200).json();
     assert_eq!(metadata["token_endpoint"], format!("{ISSUER}/oauth/token"));
     for (name, value) in [
@@ -534,14 +622,20 @@ async fn both_mounts_and_the_documents_are_there() {
     ] {
         assert_eq!(metadata[name], serde_json::json!([value]), "{name}");
     }
-    assert_eq!(metadata["authorization_response_iss_parameter_supported"], true);
+    assert_eq!(
+        metadata["authorization_response_iss_parameter_supported"],
+        true
+    );
     let keys = phone.get(&format!("{ISSUER}/.well-known/jwks.json")).await;
     assert_eq!(keys.expect(200).json()["keys"], serde_json::json!([]));
     let json = phone
         .request(Method::POST, &format!("{ISSUER}/oauth/token"))
         .header("content-type", "application/json")
         .body("{}");
-    phone.send(json).await.expect_error(415, "UNSUPPORTED_MEDIA_TYPE");
+    phone
+        .send(json)
+        .await
+        .expect_error(415, "UNSUPPORTED_MEDIA_TYPE");
     app.finish(&[]).await;
 }
 
@@ -551,15 +645,20 @@ async fn a_verifier_of_the_library_is_held_to_its_challenge() {
     let _ = app.client().sign_up(EMAIL).await;
     let library = phone.library(CALLBACK).await;
     let code = phone.code(&[]).await;
-    let foreign = PkceCodeVerifier::new("another-verifier-that-is-long-enough-to-be-one".to_owned());
+    let foreign =
+        PkceCodeVerifier::new("another-verifier-that-is-long-enough-to-be-one".to_owned());
     let refused = library
         .exchange_code(AuthorizationCode::new(code))
         .set_pkce_verifier(foreign)
         .request_async(&|request| phone.call(request))
         .await;
-    let oauth2::RequestTokenError::ServerResponse(error) = refused.expect_err("it is refused") else {
+    let oauth2::RequestTokenError::ServerResponse(error) = refused.expect_err("it is refused")
+    else {
         panic!("the library reads the refusal");
     };
-    assert_eq!(error.error(), &oauth2::basic::BasicErrorResponseType::InvalidGrant);
+    assert_eq!(
+        error.error(),
+        &oauth2::basic::BasicErrorResponseType::InvalidGrant
+    );
     app.finish(&[]).await;
 }
