@@ -55,8 +55,8 @@ fn show(rotated: &Rotated) -> anyhow::Result<()> {
 fn conclude(resealed: usize, overtaken: usize, unreadable: usize) -> anyhow::Result<ExitCode> {
     print(match (resealed + overtaken, unreadable) {
         (0, 0) => {
-            "Nothing is left under another key: SECRET_KEYS_OLD can be dropped, \
-             if every replica runs with this SECRET_KEY."
+            "Nothing is left under another key. SECRET_KEYS_OLD can be dropped once every replica runs with \
+             this SECRET_KEY and, where NODE_ROOT_KEY is not set, every node has renewed its token."
         }
         (_, 0) => {
             "Run this again once every replica runs with this SECRET_KEY; \

@@ -166,8 +166,9 @@ pub(super) async fn refresh(
     }
 }
 
-/// Ends the session of a token of either kind. One that means nothing, or is another app's, ends
-/// nothing, which its holder is not told.
+/// Ends the session of a token of either kind. An access token is enough by itself, as it is for a
+/// logout; a refresh token has to be the app's own. One that means nothing ends nothing, and its
+/// holder is not told.
 pub(super) async fn revoke(
     state: &AppState,
     client: &str,

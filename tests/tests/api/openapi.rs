@@ -11,6 +11,13 @@ use uuid::Uuid;
 const OPEN: &[(&str, &str)] = &[
     ("POST", "/api/v1/auth/register"),
     ("POST", "/api/v1/auth/login"),
+    // A browser brings a request of an app's, an app brings a code or a token.
+    ("GET", "/api/v1/oauth/authorize"),
+    ("POST", "/api/v1/oauth/authorize"),
+    ("POST", "/api/v1/oauth/token"),
+    ("POST", "/api/v1/oauth/revoke"),
+    ("GET", "/.well-known/oauth-authorization-server"),
+    ("GET", "/.well-known/jwks.json"),
     ("GET", "/api/v1/health"),
     ("GET", "/health"),
     ("GET", "/health/live"),
@@ -23,6 +30,14 @@ const OPEN: &[(&str, &str)] = &[
 const CONTRACT: &[(&str, &str)] = &[
     ("POST", "/api/v1/auth/register"),
     ("POST", "/api/v1/auth/login"),
+    ("POST", "/api/v1/auth/mfa/totp/setup"),
+    ("POST", "/api/v1/auth/mfa/totp/enable"),
+    ("POST", "/api/v1/auth/mfa/totp/disable"),
+    ("GET", "/api/v1/oauth/authorize"),
+    ("POST", "/api/v1/oauth/token"),
+    ("POST", "/api/v1/oauth/revoke"),
+    ("GET", "/.well-known/oauth-authorization-server"),
+    ("GET", "/.well-known/jwks.json"),
     ("GET", "/api/v1/users/me"),
     ("GET", "/api/v1/servers"),
     ("GET", "/api/v1/servers/recommended"),

@@ -74,10 +74,10 @@ pub(super) async fn enable(
         return Err(refuse(&mut connection, user, now).await?);
     };
     let to = confirm::address(&mut connection, user).await?;
-    connection
+    let enabled = connection
         .transaction(async move |connection| {
             if !store::enable(connection, user, &factor.sealed_secret, step, now).await? {
-                return Err(Code::Conflict.into());
+                return Ok(None);
             }
             let codes: Vec<_> = (0..RECOVERY_CODES)
                 .map(|_| RecoveryCode::generate())
@@ -86,9 +86,14 @@ pub(super) async fn enable(
             let event = Event::own(Action::EnableMfa, user).in_request(request);
             audit::record(connection, &event).await?;
             mail::post(connection, state.keys(), &to, &Letter::MfaEnabled).await?;
-            Ok(codes)
+            Ok::<_, ApiError>(Some(codes))
         })
-        .await
+        .await?;
+    match enabled {
+        Some(codes) => Ok(codes),
+        // Locked, or set up anew meanwhile.
+        None => Err(refuse(&mut connection, user, now).await?),
+    }
 }
 
 /// Removes the factor for who knows the password and has a code of either kind.

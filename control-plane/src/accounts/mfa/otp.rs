@@ -3,6 +3,7 @@
 use std::fmt;
 
 use rand::RngCore;
+use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::code::DIGITS;
@@ -58,7 +59,7 @@ impl Otp {
     pub(super) fn parse(given: &str) -> Option<Self> {
         let text = normalised(given);
         if text.len() == DIGITS && text.bytes().all(|byte| byte.is_ascii_digit()) {
-            return Some(Self::Code(text.into()));
+            return Some(Self::Code(text.as_str().into()));
         }
         let is_recovery =
             text.len() == LETTERS && text.bytes().all(|byte| ALPHABET.contains(&byte));
@@ -67,15 +68,16 @@ impl Otp {
 }
 
 /// Lower case without separators; a letter that looks like a digit is that digit.
-fn normalised(text: &str) -> String {
-    text.chars()
+fn normalised(text: &str) -> Zeroizing<String> {
+    let letters = text
+        .chars()
         .filter(|letter| !letter.is_whitespace() && *letter != '-')
         .map(|letter| match letter.to_ascii_lowercase() {
             'o' => '0',
             'i' | 'l' => '1',
             letter => letter,
-        })
-        .collect()
+        });
+    Zeroizing::new(letters.collect())
 }
 
 #[cfg(test)]

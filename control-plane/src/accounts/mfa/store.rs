@@ -17,6 +17,13 @@ use crate::db::schema::{recovery_codes, totp_factors};
 use crate::db::statement;
 use crate::secrets::{Resealed, SealedColumn, SealedRow, TokenHash};
 
+diesel::define_sql_function! {
+    fn coalesce(
+        at: diesel::sql_types::Nullable<Timestamptz>,
+        otherwise: Timestamptz,
+    ) -> Timestamptz;
+}
+
 /// Wrong codes in a row.
 const MAX_FAILURES: i32 = 10;
 const LOCK: TimeDelta = TimeDelta::minutes(15);
@@ -60,13 +67,6 @@ pub(super) async fn set_up(
         .execute(connection)
         .await?;
     Ok(changed == 1)
-}
-
-diesel::define_sql_function! {
-    fn coalesce(
-        at: diesel::sql_types::Nullable<Timestamptz>,
-        otherwise: Timestamptz,
-    ) -> Timestamptz;
 }
 
 /// Puts the secret in force whose code was right. Not if another took its place meanwhile.

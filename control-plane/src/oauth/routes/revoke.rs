@@ -28,7 +28,7 @@ struct RevokeResponse {}
 
 /// Ends the session of a token (RFC 7009).
 ///
-/// A token that means nothing, or is another client's, is answered alike.
+/// A token that means nothing is answered alike, and so is another client's refresh token.
 #[utoipa::path(
     tag = "oauth",
     security(()),
