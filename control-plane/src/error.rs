@@ -157,6 +157,12 @@ impl ApiError {
         self.code
     }
 
+    /// What the caller reads.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
     /// The envelope of this error for the request with this id.
     #[must_use]
     pub fn envelope(&self, request_id: &str) -> ErrorEnvelope {

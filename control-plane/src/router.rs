@@ -36,12 +36,14 @@ fn documented(config: &mut ServiceConfig<'_>) {
             .configure(usage::routes),
     );
     fleet::node_routes(config);
+    oauth::well_known(config);
 }
 
 /// The routes of the first API, which had no version in their paths: the same handlers again.
 fn aliases(config: &mut ServiceConfig<'_>) {
     health::routes(config);
     accounts::aliases(config);
+    oauth::aliases(config);
     tunnels::aliases(config);
     usage::aliases(config);
 }

@@ -11,7 +11,7 @@ use clap::{Args, Subcommand};
 use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret, SecretString};
 
-use super::print;
+use super::{print, rotate};
 use crate::accounts::import::{self, Imported};
 use crate::accounts::passwords::{self, PasswordHasher};
 use crate::accounts::registration::{self, FREE_PLAN, Registrar, Registration};
@@ -29,6 +29,8 @@ pub(super) enum Command {
         /// The file; - for standard input
         file: PathBuf,
     },
+    /// Seal everything again under SECRET_KEY that is still under one of SECRET_KEYS_OLD.
+    RotateKeys,
 }
 
 #[derive(Debug, Args)]
@@ -50,6 +52,7 @@ pub(super) async fn run(config: &Config, command: Command) -> anyhow::Result<Exi
     match command {
         Command::CreateUser(user) => create_user(&pool, user).await,
         Command::ImportUsers { file } => import_users(&pool, &file).await,
+        Command::RotateKeys => rotate::run(config).await,
     }
 }
 

@@ -5,6 +5,8 @@ mod check;
 mod logging;
 mod migrate;
 mod node;
+mod oauth;
+mod rotate;
 mod serve;
 mod token;
 pub(crate) mod ttl;
@@ -39,6 +41,9 @@ enum Command {
     /// Manage people.
     #[command(subcommand)]
     Admin(admin::Command),
+    /// Manage the apps that people sign in to.
+    #[command(subcommand)]
+    Oauth(oauth::Command),
     /// Manage VPN hosts.
     #[command(subcommand)]
     Node(node::Command),
@@ -89,6 +94,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             Command::Serve => serve::run(config).await,
             Command::Migrate { revert } => migrate::run(&config, revert).await,
             Command::Admin(command) => admin::run(&config, command).await,
+            Command::Oauth(command) => oauth::run(&config, command).await,
             Command::Node(command) => node::run(&config, command).await,
             Command::Token(command) => token::run(&config, command).await,
             Command::Check => check::run(config).await,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
 use diesel::prelude::*;
 use diesel::sql_types::{
@@ -14,7 +15,9 @@ use uuid::Uuid;
 
 use crate::db::statement;
 use crate::error::ApiError;
-use crate::secrets::{KeyRing, Place, SealError};
+use crate::secrets::{KeyRing, Place, Resealed, SealError, SealedColumn, SealedRow};
+
+const COLUMN: &str = "jobs.sealed";
 
 #[derive(Debug, thiserror::Error)]
 pub enum JobError {
@@ -80,7 +83,7 @@ async fn insert(
 /// Where a job's payload is sealed.
 pub(super) const fn place(job: Uuid) -> Place {
     Place {
-        column: "jobs.sealed",
+        column: COLUMN,
         row: job,
     }
 }
@@ -183,4 +186,52 @@ pub async fn forget_ended(
 
 fn interval(duration: Duration) -> TimeDelta {
     TimeDelta::from_std(duration).unwrap_or(TimeDelta::MAX)
+}
+
+/// The payloads of jobs that wait, for whoever changes the key. Those of ended jobs are empty.
+#[derive(Debug)]
+pub struct SealedPayloads;
+
+#[async_trait]
+impl SealedColumn for SealedPayloads {
+    fn name(&self) -> &'static str {
+        COLUMN
+    }
+
+    async fn stale(
+        &self,
+        connection: &mut AsyncPgConnection,
+        prefix: &[u8],
+        after: Uuid,
+        limit: i64,
+    ) -> QueryResult<Vec<SealedRow>> {
+        const SQL: &str = "
+            SELECT id, sealed FROM jobs
+            WHERE status = 'waiting' AND id > $2
+                AND substring(sealed FOR octet_length($1)) <> $1
+            ORDER BY id LIMIT $3";
+        statement(SQL)
+            .bind::<Bytea, _>(prefix)
+            .bind::<SqlUuid, _>(after)
+            .bind::<BigInt, _>(limit)
+            .load(connection)
+            .await
+    }
+
+    async fn replace(
+        &self,
+        connection: &mut AsyncPgConnection,
+        rows: &Resealed,
+    ) -> QueryResult<usize> {
+        const SQL: &str = "
+            UPDATE jobs SET sealed = changed.new
+            FROM unnest($1, $2, $3) AS changed (id, old, new)
+            WHERE jobs.id = changed.id AND jobs.sealed = changed.old";
+        statement(SQL)
+            .bind::<Array<SqlUuid>, _>(&rows.ids)
+            .bind::<Array<Bytea>, _>(&rows.old)
+            .bind::<Array<Bytea>, _>(&rows.new)
+            .execute(connection)
+            .await
+    }
 }

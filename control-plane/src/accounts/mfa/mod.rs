@@ -1,24 +1,19 @@
 //! The second factor: time-based codes, and recovery codes for when the authenticator is lost.
+//!
+//! - A factor is in force from its first right code on, and then every login needs one.
+//! - A code works once, and so does a recovery code, whoever sends it how often at once.
+//! - Ten wrong ones in a row lock the factor for a quarter of an hour.
+//! - The secret is sealed; recovery codes are stored as hashes.
 
+mod code;
+mod factor;
+mod otp;
 mod routes;
+mod store;
 
-use chrono::{DateTime, Utc};
-use diesel_async::AsyncPgConnection;
-use shared::ids::UserId;
-
+pub use factor::verify;
 pub use routes::routes;
+pub use store::SealedSecrets;
 
-use crate::error::ApiError;
-use crate::secrets::KeyRing;
-
-/// Whether the code is the person's second factor, where they have one.
-#[expect(clippy::unused_async, reason = "asks Postgres")]
-pub async fn verify(
-    _: &mut AsyncPgConnection,
-    _: &KeyRing,
-    _: UserId,
-    _: Option<&str>,
-    _: DateTime<Utc>,
-) -> Result<(), ApiError> {
-    Ok(())
-}
+/// The sealed column of this room.
+const SECRET_COLUMN: &str = "totp_factors.sealed_secret";

@@ -1,0 +1,172 @@
+//! The queries about apps and authorization codes.
+
+use chrono::{DateTime, Utc};
+use diesel::prelude::*;
+use diesel::result::{DatabaseErrorKind, Error};
+use diesel::sql_types::{BigInt, Timestamptz};
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use uuid::Uuid;
+
+use super::client::Client;
+use super::code::Code;
+use super::pkce::Challenge;
+use super::redirect_uri::RedirectUri;
+use crate::accounts::SessionId;
+use crate::db::schema::{oauth_clients, oauth_codes};
+use crate::db::statement;
+use crate::secrets::TokenHash;
+
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = oauth_clients, check_for_backend(diesel::pg::Pg))]
+struct ClientRow {
+    id: String,
+    name: String,
+    redirect_uris: Vec<String>,
+}
+
+impl From<ClientRow> for Client {
+    fn from(row: ClientRow) -> Self {
+        let uris = row.redirect_uris.iter();
+        Self {
+            id: row.id,
+            name: row.name,
+            redirect_uris: uris.flat_map(|uri| RedirectUri::parse(uri)).collect(),
+        }
+    }
+}
+
+/// False where the id is taken.
+pub(super) async fn insert_client(
+    connection: &mut AsyncPgConnection,
+    client: &Client,
+) -> QueryResult<bool> {
+    let uris: Vec<_> = client
+        .redirect_uris
+        .iter()
+        .map(RedirectUri::as_str)
+        .collect();
+    let inserted = diesel::insert_into(oauth_clients::table)
+        .values((
+            oauth_clients::id.eq(&client.id),
+            oauth_clients::name.eq(&client.name),
+            oauth_clients::redirect_uris.eq(uris),
+        ))
+        .execute(connection)
+        .await;
+    match inserted {
+        Err(Error::DatabaseError(DatabaseErrorKind::UniqueViolation, _)) => Ok(false),
+        other => other.map(|_| true),
+    }
+}
+
+pub(super) async fn clients(connection: &mut AsyncPgConnection) -> QueryResult<Vec<Client>> {
+    let rows: Vec<ClientRow> = oauth_clients::table
+        .order(oauth_clients::id)
+        .select(ClientRow::as_select())
+        .load(connection)
+        .await?;
+    Ok(rows.into_iter().map(Client::from).collect())
+}
+
+pub(super) async fn client(
+    connection: &mut AsyncPgConnection,
+    id: &str,
+) -> QueryResult<Option<Client>> {
+    let row: Option<ClientRow> = oauth_clients::table
+        .find(id)
+        .select(ClientRow::as_select())
+        .first(connection)
+        .await
+        .optional()?;
+    Ok(row.map(Client::from))
+}
+
+pub(super) async fn insert_code(
+    connection: &mut AsyncPgConnection,
+    hash: TokenHash,
+    code: &Code,
+) -> QueryResult<()> {
+    diesel::insert_into(oauth_codes::table)
+        .values((
+            oauth_codes::code_hash.eq(hash.as_bytes().as_slice()),
+            oauth_codes::client_id.eq(&code.client),
+            oauth_codes::user_id.eq(code.user.0),
+            oauth_codes::redirect_uri.eq(&code.redirect_uri),
+            oauth_codes::code_challenge.eq(code.challenge.as_str()),
+            oauth_codes::expires_at.eq(code.expires_at),
+        ))
+        .execute(connection)
+        .await
+        .map(drop)
+}
+
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = oauth_codes, check_for_backend(diesel::pg::Pg))]
+struct CodeRow {
+    client_id: String,
+    user_id: Uuid,
+    redirect_uri: String,
+    code_challenge: String,
+    expires_at: DateTime<Utc>,
+    used_at: Option<DateTime<Utc>>,
+    session_id: Option<Uuid>,
+}
+
+/// The code, which nobody else gets until the transaction ends.
+pub(super) async fn lock_code(
+    connection: &mut AsyncPgConnection,
+    hash: TokenHash,
+) -> QueryResult<Option<Code>> {
+    let row: Option<CodeRow> = oauth_codes::table
+        .find(hash.as_bytes().as_slice())
+        .select(CodeRow::as_select())
+        .for_update()
+        .first(connection)
+        .await
+        .optional()?;
+    Ok(row.and_then(|row| {
+        Some(Code {
+            client: row.client_id,
+            user: row.user_id.into(),
+            redirect_uri: row.redirect_uri,
+            challenge: Challenge::parse(&row.code_challenge)?,
+            expires_at: row.expires_at,
+            is_used: row.used_at.is_some(),
+            session: row.session_id.map(SessionId),
+        })
+    }))
+}
+
+/// Notes what the code was exchanged for.
+pub(super) async fn use_code(
+    connection: &mut AsyncPgConnection,
+    hash: TokenHash,
+    session: SessionId,
+    now: DateTime<Utc>,
+) -> QueryResult<()> {
+    diesel::update(oauth_codes::table.find(hash.as_bytes().as_slice()))
+        .set((
+            oauth_codes::used_at.eq(now),
+            oauth_codes::session_id.eq(session.0),
+        ))
+        .execute(connection)
+        .await
+        .map(drop)
+}
+
+/// Deletes at most `limit` codes that expired before this time.
+pub async fn forget_expired(
+    connection: &mut AsyncPgConnection,
+    before: DateTime<Utc>,
+    limit: i64,
+) -> QueryResult<usize> {
+    const SQL: &str = "
+        DELETE FROM oauth_codes WHERE code_hash IN (
+            SELECT code_hash FROM oauth_codes WHERE expires_at < $1 LIMIT $2
+        )";
+    statement(SQL)
+        .bind::<Timestamptz, _>(before)
+        .bind::<BigInt, _>(limit)
+        .execute(connection)
+        .await
+}

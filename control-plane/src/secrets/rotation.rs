@@ -1,0 +1,125 @@
+//! Changing `SECRET_KEY`: everything sealed is sealed again under the key in force.
+//!
+//! Replicas go on meanwhile. A row that somebody changes at the same moment keeps the change; whatever
+//! a replica with the former configuration still writes is found by the next run.
+
+use std::fmt;
+
+use async_trait::async_trait;
+use diesel::QueryResult;
+use diesel::prelude::QueryableByName;
+use diesel::sql_types::{Bytea, Uuid as SqlUuid};
+use diesel_async::AsyncPgConnection;
+use uuid::Uuid;
+
+use super::{KeyRing, Place, SealError};
+use crate::accounts::mfa::SealedSecrets;
+use crate::jobs::SealedPayloads;
+
+/// Every column that is sealed.
+pub const COLUMNS: &[&dyn SealedColumn] = &[&SealedSecrets, &SealedPayloads];
+
+/// Rows read and written at once.
+const BATCH: i64 = 500;
+
+/// A sealed value and its row.
+#[derive(Debug, Clone, QueryableByName)]
+#[diesel(check_for_backend(diesel::pg::Pg))]
+pub struct SealedRow {
+    #[diesel(sql_type = SqlUuid)]
+    pub id: Uuid,
+    #[diesel(sql_type = Bytea)]
+    pub sealed: Vec<u8>,
+}
+
+/// Values sealed anew, with those that they replace: three lists of one length.
+#[derive(Debug, Default)]
+pub struct Resealed {
+    pub ids: Vec<Uuid>,
+    pub old: Vec<Vec<u8>>,
+    pub new: Vec<Vec<u8>>,
+}
+
+/// A column whose values are sealed; each room has its own queries.
+#[async_trait]
+pub trait SealedColumn: fmt::Debug + Sync {
+    /// `table.column`, as in [`Place`].
+    fn name(&self) -> &'static str;
+
+    /// Values that do not begin with the prefix, by id and past `after`.
+    async fn stale(
+        &self,
+        connection: &mut AsyncPgConnection,
+        prefix: &[u8],
+        after: Uuid,
+        limit: i64,
+    ) -> QueryResult<Vec<SealedRow>>;
+
+    /// Writes each value whose old one still stands; how many.
+    async fn replace(
+        &self,
+        connection: &mut AsyncPgConnection,
+        rows: &Resealed,
+    ) -> QueryResult<usize>;
+}
+
+/// What became of one column.
+#[derive(Debug)]
+pub struct Rotated {
+    pub column: &'static str,
+    /// Sealed again.
+    pub resealed: usize,
+    /// Changed by somebody else meanwhile.
+    pub overtaken: usize,
+    pub unreadable: Vec<(Uuid, SealError)>,
+}
+
+/// Seals every value of the column again that is not under the key in force.
+pub async fn rotate(
+    connection: &mut AsyncPgConnection,
+    keys: &KeyRing,
+    column: &dyn SealedColumn,
+) -> QueryResult<Rotated> {
+    let mut rotated = Rotated {
+        column: column.name(),
+        resealed: 0,
+        overtaken: 0,
+        unreadable: Vec::new(),
+    };
+    let prefix = keys.current_prefix();
+    let mut after = Uuid::nil();
+    loop {
+        let rows = column.stale(connection, &prefix, after, BATCH).await?;
+        let Some(last) = rows.last() else {
+            return Ok(rotated);
+        };
+        after = last.id;
+        let (resealed, unreadable) = reseal(keys, column.name(), rows);
+        let written = column.replace(connection, &resealed).await?;
+        rotated.resealed += written;
+        rotated.overtaken += resealed.ids.len().saturating_sub(written);
+        rotated.unreadable.extend(unreadable);
+    }
+}
+
+/// Seals each value again, and names those that cannot be read.
+fn reseal(
+    keys: &KeyRing,
+    column: &'static str,
+    rows: Vec<SealedRow>,
+) -> (Resealed, Vec<(Uuid, SealError)>) {
+    let (mut resealed, mut unreadable) = (Resealed::default(), Vec::new());
+    for SealedRow { id, sealed } in rows {
+        let place = Place { column, row: id };
+        let again = keys.open(place, &sealed);
+        match again.and_then(|plain| keys.seal(place, &plain)) {
+            Ok(new) => {
+                resealed.ids.push(id);
+                resealed.old.push(sealed);
+                resealed.new.push(new);
+            }
+            Err(error) => unreadable.push((id, error)),
+        }
+    }
+    (resealed, unreadable)
+}
