@@ -17,6 +17,7 @@ mod login_timing;
 mod metrics;
 mod openapi;
 mod replicas;
+mod revocation;
 mod schema;
 mod selection;
 mod servers;
