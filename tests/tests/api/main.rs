@@ -27,6 +27,7 @@ mod profile;
 mod recovery;
 mod replicas;
 mod rotation;
+mod revocation;
 mod schema;
 mod selection;
 mod servers;
