@@ -13,6 +13,7 @@ mod enrolment;
 mod envelope;
 mod failures;
 mod health;
+mod http;
 mod metrics;
 mod openapi;
 mod replicas;
@@ -22,6 +23,7 @@ mod servers;
 mod session;
 mod start;
 mod status;
+mod tls;
 
 use std::time::Duration;
 

@@ -6,6 +6,7 @@ use utoipa::ToSchema;
 use crate::app::AppState;
 use crate::error::{ApiError, Code, ErrorEnvelope};
 use crate::http::current_user::bearer;
+use crate::http::input::JsonBytes;
 
 /// The body, for the document.
 #[derive(ToSchema)]
@@ -57,9 +58,10 @@ struct EnrolAnswer {
 pub(super) async fn enrol(
     http: HttpRequest,
     state: web::Data<AppState>,
-    body: web::Bytes,
+    body: Result<JsonBytes, ApiError>,
 ) -> Result<HttpResponse, ApiError> {
     let token = bearer(&http).ok_or(Code::EnrolmentTokenInvalid)?;
+    let JsonBytes(body) = body?;
     let request: EnrolRequest = serde_json::from_slice(&body)
         .map_err(|error| ApiError::invalid("body", error.to_string()))?;
     let identity: EnrolResponse = state.fleet().enrol(token, &request).await?;
