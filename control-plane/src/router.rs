@@ -140,7 +140,7 @@ impl Documentation {
             app.configure(routes).split_for_parts().1
         };
         let mut document = collect(docs::base(), documented);
-        docs::add_errors(&mut document);
+        docs::complete(&mut document);
         let aliases = collect(docs::base(), aliases);
         Self {
             json: document.to_json().unwrap_or_default().into(),

@@ -20,6 +20,7 @@ struct EnrolBody {
     #[schema(example = "0.1.0")]
     agent_version: String,
     /// The interface's WireGuard public key.
+    #[schema(example = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=")]
     public_key: String,
     /// Where clients reach WireGuard.
     #[schema(example = "203.0.113.10:51820")]
@@ -36,6 +37,7 @@ struct EnrolBody {
 struct EnrolAnswer {
     server_id: uuid::Uuid,
     /// Opens sessions until it expires; renewed in a session.
+    #[schema(example = "En0KEwoEZGVtbxgDIgkKBwgKEgMYgAgSJAgAEiA")]
     token: String,
     expires_at: chrono::DateTime<chrono::Utc>,
 }
@@ -49,9 +51,7 @@ struct EnrolAnswer {
     request_body = EnrolBody,
     responses(
         (status = 201, description = "The node's identity", body = EnrolAnswer),
-        (status = 400, description = "A field is not valid", body = ErrorEnvelope),
-        (status = 401, description = "The token is forged, expired or used", body = ErrorEnvelope),
-        (status = 503, description = "Try again", body = ErrorEnvelope),
+        (status = 401, description = "ENROLMENT_TOKEN_INVALID, ENROLMENT_TOKEN_EXPIRED, ENROLMENT_TOKEN_USED", body = ErrorEnvelope),
     ),
 )]
 #[post("/node/v1/enrol")]

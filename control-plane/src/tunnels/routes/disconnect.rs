@@ -16,10 +16,9 @@ use crate::tunnels::disconnect::disconnect;
 #[utoipa::path(
     tag = "connections",
     security(("bearer" = [])),
-    request_body(content = inline(Option<DisconnectBody>)),
+    request_body = Option<DisconnectBody>,
     responses(
         (status = 200, description = "Ended", body = DisconnectView),
-        (status = 400, description = "INVALID_INPUT", body = ErrorEnvelope),
         (status = 404, description = "CONNECTION_NOT_FOUND", body = ErrorEnvelope),
     ),
 )]
@@ -36,8 +35,8 @@ pub(super) async fn vpn_disconnect(
 #[utoipa::path(
     tag = "connections",
     security(("bearer" = [])),
-    params(("connection_id" = String, Path, format = Uuid)),
-    request_body(content = inline(Option<DisconnectBody>)),
+    params(("connection_id" = String, Path, format = Uuid, description = "The connection's id")),
+    request_body = Option<DisconnectBody>,
     responses(
         (status = 200, description = "Ended", body = DisconnectView),
         (status = 404, description = "CONNECTION_NOT_FOUND", body = ErrorEnvelope),
@@ -58,8 +57,11 @@ pub(super) async fn vpn_disconnect_one(
 #[utoipa::path(
     tag = "connections",
     security(("bearer" = [])),
-    request_body(content = inline(Option<DisconnectBody>)),
-    responses((status = 200, description = "Ended", body = DisconnectView)),
+    request_body = Option<DisconnectBody>,
+    responses(
+        (status = 200, description = "Ended", body = DisconnectView),
+        (status = 404, description = "CONNECTION_NOT_FOUND", body = ErrorEnvelope),
+    ),
 )]
 #[post("/connection/disconnect")]
 pub(super) async fn connection_disconnect(
