@@ -27,7 +27,7 @@ type Extracting<T> = Pin<Box<dyn Future<Output = Result<T, ApiError>>>>;
 #[derive(Debug)]
 pub struct ValidJson<T>(pub T);
 
-/// The same where the whole body may be left out, which means the default.
+/// The same where the whole body may be left out or null, which means the default.
 #[derive(Debug)]
 pub struct OptionalJson<T>(pub T);
 
@@ -92,7 +92,8 @@ where
             if !is_json {
                 return Err(needs_json());
             }
-            parse(&body).map(Self)
+            let value: Option<T> = parse(&body)?;
+            Ok(Self(value.unwrap_or_default()))
         })
     }
 }
@@ -262,8 +263,10 @@ mod tests {
         );
         let empty = TestRequest::post().insert_header((header::CONTENT_LENGTH, 0));
         assert_eq!(optional(empty).await.unwrap(), Place::default());
-        let typed = TestRequest::post().insert_header(header::ContentType::json());
-        assert_eq!(optional(typed).await.unwrap(), Place::default());
+        let typed = || TestRequest::post().insert_header(header::ContentType::json());
+        assert_eq!(optional(typed()).await.unwrap(), Place::default());
+        let null = typed().set_payload("null");
+        assert_eq!(optional(null).await.unwrap(), Place::default());
     }
 
     #[actix_web::test]

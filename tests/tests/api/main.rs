@@ -16,6 +16,7 @@ mod health;
 mod http;
 mod metrics;
 mod openapi;
+mod pages;
 mod replicas;
 mod schema;
 mod selection;

@@ -36,7 +36,12 @@ fn is_password(email: &str) -> impl FnOnce(&SecretString, &()) -> garde::Result 
 }
 
 /// Creates an account on the free plan.
-#[utoipa::path(tag = "accounts", security(()), responses((status = 201, description = "The new account", body = UserView)))]
+#[utoipa::path(
+    tag = "accounts",
+    security(()),
+    request_body = RegisterRequest,
+    responses((status = 201, description = "The new account", body = UserView)),
+)]
 #[post("/auth/register")]
 pub(super) async fn register(
     state: web::Data<AppState>,

@@ -20,7 +20,10 @@ struct EnrolBody {
     #[schema(example = "0.1.0")]
     agent_version: String,
     /// The interface's WireGuard public key.
-    #[schema(example = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=")]
+    #[schema(
+        example = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=",
+        pattern = "^[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=$"
+    )]
     public_key: String,
     /// Where clients reach WireGuard.
     #[schema(example = "203.0.113.10:51820")]
@@ -61,9 +64,10 @@ pub(super) async fn enrol(
     body: Result<JsonBytes, ApiError>,
 ) -> Result<HttpResponse, ApiError> {
     let token = bearer(&http).ok_or(Code::EnrolmentTokenInvalid)?;
+    let enrolment = state.fleet().admit(token)?;
     let JsonBytes(body) = body?;
     let request: EnrolRequest = serde_json::from_slice(&body)
         .map_err(|error| ApiError::invalid("body", error.to_string()))?;
-    let identity: EnrolResponse = state.fleet().enrol(token, &request).await?;
+    let identity: EnrolResponse = state.fleet().enrol(&enrolment, &request).await?;
     Ok(HttpResponse::Created().json(identity))
 }
