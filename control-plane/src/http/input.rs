@@ -162,6 +162,14 @@ pub fn validated<T: Validate<Context = ()>>(value: T) -> Result<T, ApiError> {
     }
 }
 
+/// A rule for names: no control characters, and so nothing that Postgres or a log cannot take.
+pub fn is_printable(text: &str, (): &()) -> garde::Result {
+    if text.chars().any(char::is_control) {
+        return Err(garde::Error::new("Must have no control characters"));
+    }
+    Ok(())
+}
+
 /// Limits of bodies, and errors of actix's own extractors in our envelope.
 pub fn configure(config: &mut web::ServiceConfig) {
     config

@@ -9,6 +9,7 @@ pub mod frame;
 pub mod host;
 pub mod https;
 pub mod input;
+pub mod number;
 pub mod observe;
 pub mod page;
 pub mod permission;

@@ -11,8 +11,9 @@ use crate::tunnels::disconnect::disconnect;
 
 /// Ends a connection.
 ///
-/// Without a `connection_id` the only live one ends. The answer has the node's final counters; where
-/// the node does not answer within two seconds, those known so far. Repeating it changes nothing.
+/// Without a `connection_id` the only live one ends, and several are a conflict. The answer has the
+/// node's final counters; where the node does not answer within two seconds, those known so far.
+/// Repeating it changes nothing.
 #[utoipa::path(
     tag = "connections",
     security(("bearer" = [])),
@@ -20,6 +21,7 @@ use crate::tunnels::disconnect::disconnect;
     responses(
         (status = 200, description = "Ended", body = DisconnectView),
         (status = 404, description = "CONNECTION_NOT_FOUND", body = ErrorEnvelope),
+        (status = 409, description = "CONFLICT", body = ErrorEnvelope),
     ),
 )]
 #[post("/vpn/disconnect")]
@@ -61,6 +63,7 @@ pub(super) async fn vpn_disconnect_one(
     responses(
         (status = 200, description = "Ended", body = DisconnectView),
         (status = 404, description = "CONNECTION_NOT_FOUND", body = ErrorEnvelope),
+        (status = 409, description = "CONFLICT", body = ErrorEnvelope),
     ),
 )]
 #[post("/connection/disconnect")]

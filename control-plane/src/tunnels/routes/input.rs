@@ -9,6 +9,7 @@ use shared::ids::ConnectionId;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::error::ApiError;
+use crate::http::number::whole;
 use crate::tunnels::decision::Request;
 
 const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
@@ -97,9 +98,11 @@ pub(super) struct DisconnectBody {
     connection_id: Option<String>,
     /// What the client counted. The node's counters are what counts.
     #[garde(inner(range(max = MAX_CLAIM)))]
+    #[serde(default, deserialize_with = "whole")]
     #[schema(maximum = 9_007_199_254_740_991_i64)]
     bytes_sent: Option<u64>,
     #[garde(inner(range(max = MAX_CLAIM)))]
+    #[serde(default, deserialize_with = "whole")]
     #[schema(maximum = 9_007_199_254_740_991_i64)]
     bytes_received: Option<u64>,
 }
