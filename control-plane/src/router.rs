@@ -15,7 +15,7 @@ use utoipa_actix_web::{AppExt, scope};
 use crate::app::AppState;
 use crate::error::{ApiError, Code};
 use crate::http::observe::{RequestSpan, measure};
-use crate::http::{docs, frame, host, input};
+use crate::http::{cors, docs, frame, host, https, input};
 use crate::{accounts, audit, fleet, health, oauth, tunnels, usage};
 
 /// What the document names.
@@ -71,24 +71,37 @@ pub fn app(
         .configure(|config| documented(&mut ServiceConfig::new(config)))
         .configure(|config| aliases(&mut ServiceConfig::new(config)))
         .default_service(web::to(unmatched))
+        .wrap(from_fn(cors::cors))
         .wrap(from_fn(ours))
         .wrap(from_fn(measure))
         .wrap(TracingLogger::<RequestSpan>::new())
         .wrap(from_fn(frame::frame))
 }
 
-/// Turns away who asks for another host, and counts the rest while they are answered.
+/// Turns away who asks for another host or over plain HTTP where it has to be HTTPS, and counts the
+/// rest while they are answered.
 async fn ours(
     state: web::Data<AppState>,
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
-    if host::is_allowed(&request, &state.config().http.allowed_hosts) {
+    let config = &state.config().http;
+    let promised = https::promises(config) && https::is_https(&request, config);
+    let mut response = if !host::is_allowed(&request, &config.allowed_hosts) {
+        let error = ApiError::invalid("Host", "This is not a host of this service");
+        request.error_response(error)
+    } else if let Some(refusal) = https::refusal(&request, config) {
+        // Not by `into_response`, which forgets the error.
+        ServiceResponse::new(request.into_parts().0, refusal)
+    } else {
         let _in_flight = state.requests().token();
-        return Ok(next.call(request).await?.map_into_boxed_body());
+        next.call(request).await?.map_into_boxed_body()
+    };
+    if promised {
+        let (name, value) = https::HSTS;
+        response.headers_mut().insert(name, value);
     }
-    let error = ApiError::invalid("Host", "This is not a host of this service");
-    Ok(request.error_response(error))
+    Ok(response)
 }
 
 /// What no route took: nothing is there, or it takes other methods.
@@ -131,7 +144,7 @@ impl Documentation {
             app.configure(routes).split_for_parts().1
         };
         let mut document = collect(docs::base(), documented);
-        docs::add_errors(&mut document);
+        docs::complete(&mut document);
         let aliases = collect(docs::base(), aliases);
         Self {
             json: document.to_json().unwrap_or_default().into(),
@@ -154,7 +167,8 @@ impl Documentation {
     }
 
     /// The methods of the route with this path, if there is one.
-    fn methods(&self, path: &str) -> Option<HeaderValue> {
+    #[must_use]
+    pub fn methods(&self, path: &str) -> Option<HeaderValue> {
         self.methods
             .iter()
             .find(|(route, _)| route.is_match(path))
@@ -172,9 +186,11 @@ fn methods(paths: &Paths) -> impl Iterator<Item = (ResourceDef, HeaderValue)> {
     })
 }
 
+/// Where there is `GET`, the frame also takes `HEAD`.
 fn names(item: &PathItem) -> Vec<&'static str> {
     [
         ("GET", &item.get),
+        ("HEAD", &item.get),
         ("PUT", &item.put),
         ("POST", &item.post),
         ("DELETE", &item.delete),

@@ -186,6 +186,7 @@ impl Client {
             // Shorter than the server's patience, or a request may meet its goodbye.
             .pool_idle_timeout(Duration::from_secs(1))
             .tls_certs_only(root)
+            .redirect(reqwest::redirect::Policy::none())
             .build()
             .expect("a client can be made");
         Self {

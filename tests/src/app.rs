@@ -136,6 +136,14 @@ impl TestApp {
         self.urls.get(replica).expect("so many replicas")
     }
 
+    /// Where the first replica tells its metrics.
+    #[must_use]
+    pub fn metrics_url(&self) -> String {
+        let running = self.replicas.first().and_then(Option::as_ref);
+        let running = running.expect("the replica runs");
+        format!("http://{}", running.metrics_address)
+    }
+
     fn state_of(&self, replica: usize) -> &AppState {
         let running = self.replicas.get(replica).and_then(Option::as_ref);
         running.expect("the replica runs").state()

@@ -156,7 +156,13 @@ fn api_server(state: &web::Data<AppState>) -> Result<(Server, SocketAddr), Start
         .shutdown_timeout(config.shutdown_timeout.as_secs().max(1))
         .disable_signals();
     let bound = match &config.tls {
-        Some(files) => server.bind_rustls_0_23(address, tls::load(files)?),
+        Some(files) => {
+            let certificate = tls::Certificate::load(files)?;
+            let bound = server.bind_rustls_0_23(address, certificate.server_config());
+            let stop = state.shutdown().clone();
+            state.tasks().spawn(certificate.follow(stop));
+            bound
+        }
         None => server.bind(address),
     };
     let server = bound.map_err(|source| StartError::Listen {

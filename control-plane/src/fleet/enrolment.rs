@@ -9,7 +9,7 @@ use shared::protocol::enrolment::{EnrolRequest, EnrolResponse};
 
 use super::Fleet;
 use super::bus::{Channel, Notice};
-use super::identity::{IdentityError, NodeIdentity};
+use super::identity::{Enrolment, IdentityError, NodeIdentity};
 use super::store::{self, Redemption};
 use crate::error::{ApiError, Code};
 
@@ -19,14 +19,18 @@ const MAX_BACKEND_LENGTH: usize = 20;
 const MAX_ENDPOINT_LENGTH: usize = 262;
 
 impl Fleet {
+    /// What the token is good for. It may still have been used.
+    pub(super) fn admit(&self, token: &str) -> Result<Enrolment, ApiError> {
+        let enrolment = self.identity.read_enrolment(token, Utc::now());
+        enrolment.map_err(refused)
+    }
+
     /// Spends an enrolment token.
     pub(super) async fn enrol(
         &self,
-        token: &str,
+        enrolment: &Enrolment,
         request: &EnrolRequest,
     ) -> Result<EnrolResponse, ApiError> {
-        let now = Utc::now();
-        let enrolment = self.identity.read_enrolment(token, now).map_err(refused)?;
         check_enrolment(request)?;
         let other_host = || ApiError::invalid("hostname", "Is not the host that the token is for");
         if let Some(hostname) = &enrolment.hostname
@@ -53,7 +57,7 @@ impl Fleet {
         tracing::info!(%server, hostname = request.hostname, epoch, "fleet.enrolled");
         let token = self
             .identity
-            .node_token(NodeIdentity { server, epoch }, now)?;
+            .node_token(NodeIdentity { server, epoch }, Utc::now())?;
         Ok(EnrolResponse {
             server_id: server,
             token,
@@ -112,9 +116,9 @@ fn check_enrolment(request: &EnrolRequest) -> Result<(), ApiError> {
 
 /// The first thing that is wrong with a Hello.
 pub(super) fn check_hello(hello: &Hello) -> Option<Flaw> {
-    let backend = (hello.backend.len() > MAX_BACKEND_LENGTH).then_some(Flaw {
+    let backend = (!is_text(&hello.backend, MAX_BACKEND_LENGTH)).then_some(Flaw {
         field: "backend",
-        message: "is too long",
+        message: "is too long or no text",
     });
     backend.or_else(|| {
         let interface = Interface {
@@ -132,9 +136,9 @@ fn flaws(interface: Interface<'_>) -> impl Iterator<Item = Flaw> {
     let pool = 2_u64.saturating_pow(32 - u32::from(interface.subnet.prefix_len()));
     let checks = [
         (
-            interface.agent_version.len() <= MAX_VERSION_LENGTH,
+            is_text(interface.agent_version, MAX_VERSION_LENGTH),
             "agent_version",
-            "Is too long",
+            "Is too long or no text",
         ),
         (
             is_endpoint(interface.endpoint),
@@ -161,6 +165,11 @@ fn flaws(interface: Interface<'_>) -> impl Iterator<Item = Flaw> {
         .into_iter()
         .filter(|(holds, ..)| !holds)
         .map(|(_, field, message)| Flaw { field, message })
+}
+
+/// What a column takes.
+fn is_text(text: &str, max_length: usize) -> bool {
+    text.len() <= max_length && !text.contains('\0')
 }
 
 /// RFC 1123: labels of letters, digits and inner hyphens.

@@ -1,40 +1,43 @@
 //! The OpenAPI document and the pages that show it.
+//!
+//! A handler documents what only it knows; what follows from that is said in this one place, so
+//! that no operation can leave it out: its errors, who may call it, whole examples.
 
-use actix_web::http::header::{CONTENT_SECURITY_POLICY, ContentType};
-use actix_web::middleware::DefaultHeaders;
-use actix_web::{HttpResponse, web};
-use utoipa::openapi::path::Operation;
-use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
-use utoipa::openapi::{Components, ContentBuilder, OpenApi, Ref, RefOr, ResponseBuilder};
+mod errors;
+mod examples;
+mod pages;
+mod security;
+
+use utoipa::openapi::path::{Operation, PathItem};
+use utoipa::openapi::tag::TagBuilder;
+use utoipa::openapi::{Components, OpenApi, Server, Tag};
 use utoipa::{Modify, OpenApi as _};
-use utoipa_swagger_ui::{Config, SwaggerUi};
 
-use crate::error::{Code, ErrorEnvelope};
-use crate::router::Documentation;
+use self::examples::Schemas;
+use crate::error::ErrorEnvelope;
 
-/// Where the document is served.
-pub const DOCUMENT: &str = "/api/v1/openapi.json";
+pub use pages::{DOCUMENT, configure};
 
-/// Swagger UI's page starts itself by an inline script and styles itself inline.
-const PAGE_POLICY: &str = "default-src 'self'; script-src 'self' 'unsafe-inline'; \
-     style-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'";
-
-const ERROR: &str = "Error";
-
-/// Who may call: the name that an operation's `security(…)` refers to, its format, its meaning.
-const TOKENS: [(&str, &str, &str); 4] = [
+/// What operations are grouped by.
+const TAGS: [(&str, &str); 9] = [
     (
-        "bearer",
-        "JWT",
-        "A person's access token, from `POST /auth/login`",
+        "accounts",
+        "Registration, login, the caller's own account and devices",
     ),
+    ("sessions", "Refreshing, listing and ending sessions"),
+    ("second factor", "Codes of an authenticator application"),
+    ("oauth", "Authorization code with PKCE, for applications"),
     (
-        "operator",
-        "Biscuit",
-        "An operator's token, from `control-plane token mint`",
+        "administration",
+        "Other people's accounts and the audit log, for support and administrators",
     ),
-    ("enrolment", "Biscuit", "Good for one enrolment of one host"),
-    ("node", "Biscuit", "A node's own token, from its enrolment"),
+    ("servers", "The servers and which of them to use"),
+    (
+        "connections",
+        "Connecting, disconnecting, configurations and live metrics",
+    ),
+    ("node", "What the agent of a VPN host calls"),
+    ("operations", "Whether the service works"),
 ];
 
 #[derive(utoipa::OpenApi)]
@@ -42,7 +45,9 @@ const TOKENS: [(&str, &str, &str); 4] = [
     info(
         title = "Prime VPN",
         description = "Accounts, servers and connections. Times are RFC 3339 in UTC, ids are UUIDs, \
-                       bytes count from the client's side.",
+                       bytes count from the client's side. Every error has the same envelope, and \
+                       every response an `X-Request-ID` by which it is found in the logs.",
+        license(name = "MIT", identifier = "MIT"),
     ),
     components(schemas(ErrorEnvelope)),
     modifiers(&Shared),
@@ -54,36 +59,13 @@ struct Shared;
 
 impl Modify for Shared {
     fn modify(&self, document: &mut OpenApi) {
+        let mut server = Server::new("/");
+        server.description = Some("The service that this document came from".to_owned());
+        document.servers = Some(vec![server]);
         let components = document.components.get_or_insert_with(Components::new);
-        for (name, format, description) in TOKENS {
-            let mut scheme = Http::new(HttpAuthScheme::Bearer);
-            scheme.bearer_format = Some(format.to_owned());
-            scheme.description = Some(description.to_owned());
-            components.add_security_scheme(name, SecurityScheme::Http(scheme));
-        }
-        let codes: Vec<_> = Code::ALL.iter().map(|code| describe(*code)).collect();
-        let error = ResponseBuilder::new()
-            .description(format!("An error. The codes:\n\n{}", codes.join("\n")))
-            .content(
-                "application/json",
-                ContentBuilder::new()
-                    .schema(Some(Ref::from_schema_name("ErrorEnvelope")))
-                    .build(),
-            )
-            .build();
-        components
-            .responses
-            .insert(ERROR.to_owned(), RefOr::T(error));
+        security::define(components);
+        errors::define(components);
     }
-}
-
-fn describe(code: Code) -> String {
-    format!(
-        "- `{}` ({}): {}",
-        code.as_str(),
-        code.status().as_u16(),
-        code.message()
-    )
 }
 
 /// The document without its operations.
@@ -92,43 +74,57 @@ pub fn base() -> OpenApi {
     Base::openapi()
 }
 
-/// Says of every operation that it can fail in the one way in which ours fail.
-pub fn add_errors(document: &mut OpenApi) {
-    for item in document.paths.paths.values_mut() {
-        let operations = [
-            &mut item.get,
-            &mut item.put,
-            &mut item.post,
-            &mut item.delete,
-            &mut item.patch,
-        ];
-        for operation in operations.into_iter().flatten() {
-            add_error(operation);
-        }
+/// Says of every operation what follows from what it says itself, and describes the tags in use.
+pub fn complete(document: &mut OpenApi) {
+    let Some(components) = &document.components else {
+        return;
+    };
+    let schemas = Schemas::of(components);
+    let mut tags = Vec::new();
+    for operation in document.paths.paths.values_mut().flat_map(operations_of) {
+        describe_callers(operation);
+        security::add_oauth(operation);
+        errors::add(operation);
+        schemas.illustrate(operation);
+        tags.extend(operation.tags.iter().flatten().cloned());
     }
+    document.tags = Some(described(&tags));
 }
 
-fn add_error(operation: &mut Operation) {
-    let error = RefOr::Ref(Ref::from_response_name(ERROR));
-    operation
-        .responses
-        .responses
-        .entry("default".to_owned())
-        .or_insert(error);
+fn operations_of(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
+    [
+        &mut item.get,
+        &mut item.put,
+        &mut item.post,
+        &mut item.delete,
+        &mut item.patch,
+    ]
+    .into_iter()
+    .flatten()
 }
 
-/// `/docs` and the document.
-pub fn configure(config: &mut web::ServiceConfig) {
-    let ui = SwaggerUi::new("/{_:.*}").config(Config::from(DOCUMENT));
-    let policy = DefaultHeaders::new().add((CONTENT_SECURITY_POLICY, PAGE_POLICY));
-    config
-        .route(DOCUMENT, web::get().to(document))
-        .service(web::redirect("/docs", "/docs/"))
-        .service(web::scope("/docs").wrap(policy).service(ui));
+fn describe_callers(operation: &mut Operation) {
+    let callers = security::sentence(operation);
+    let description = operation.description.take().filter(|it| !it.is_empty());
+    operation.description = Some(match description {
+        Some(description) => format!("{description}\n\n{callers}"),
+        None => callers,
+    });
 }
 
-async fn document(documentation: web::Data<Documentation>) -> HttpResponse {
-    HttpResponse::Ok()
-        .content_type(ContentType::json())
-        .body(documentation.json())
+fn described(used: &[String]) -> Vec<Tag> {
+    let known = TAGS
+        .iter()
+        .filter(|(name, _)| used.iter().any(|it| it == name));
+    known
+        .map(|(name, description)| {
+            TagBuilder::new()
+                .name(*name)
+                .description(Some(*description))
+                .build()
+        })
+        .collect()
 }
+
+#[cfg(test)]
+mod tests;

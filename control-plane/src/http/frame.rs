@@ -3,24 +3,26 @@
 
 use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
-use actix_web::http::StatusCode;
 use actix_web::http::header::{
-    CACHE_CONTROL, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, HeaderValue,
-    REFERRER_POLICY, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+    CACHE_CONTROL, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderMap, HeaderName,
+    HeaderValue, REFERRER_POLICY, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
+use actix_web::http::{Method, StatusCode};
 use actix_web::middleware::Next;
 use actix_web::{Error, HttpMessage};
 
 use super::request_id::{REQUEST_ID, RequestId};
 use crate::error::{ApiError, Code};
 
-const API_VERSION: (HeaderName, HeaderValue) = (
+type Header = (HeaderName, HeaderValue);
+
+const API_VERSION: Header = (
     HeaderName::from_static("x-api-version"),
     HeaderValue::from_static("1.0"),
 );
 
 /// On every response that does not bring its own.
-const DEFAULTS: [(HeaderName, HeaderValue); 5] = [
+const DEFAULTS: [Header; 6] = [
     (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
     (X_FRAME_OPTIONS, HeaderValue::from_static("DENY")),
     (REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
@@ -29,14 +31,34 @@ const DEFAULTS: [(HeaderName, HeaderValue); 5] = [
         CONTENT_SECURITY_POLICY,
         HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"),
     ),
+    (
+        HeaderName::from_static("cross-origin-resource-policy"),
+        HeaderValue::from_static("same-origin"),
+    ),
 ];
 
+/// Also on pages: other windows cannot reach into them, and they ask for no sensor.
+const PAGE_DEFAULTS: [Header; 2] = [
+    (
+        HeaderName::from_static("cross-origin-opener-policy"),
+        HeaderValue::from_static("same-origin"),
+    ),
+    (
+        HeaderName::from_static("permissions-policy"),
+        HeaderValue::from_static("camera=(), geolocation=(), microphone=(), payment=(), usb=()"),
+    ),
+];
+
+/// The layer. `HEAD` is answered as `GET` is; the server leaves out the body.
 pub async fn frame(
-    request: ServiceRequest,
+    mut request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
     let id = RequestId::of(&request);
     request.extensions_mut().insert(id.clone());
+    if *request.method() == Method::HEAD {
+        request.head_mut().method = Method::GET;
+    }
     let response = next.call(request).await?.map_into_boxed_body();
     let mut response = match envelope(&response, &id) {
         Some((status, body)) => enveloped(response, status, body),
@@ -110,7 +132,15 @@ fn add_headers(response: &mut ServiceResponse, id: &RequestId) {
     if unauthorized {
         headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
-    for (name, value) in DEFAULTS {
+    add_missing(headers, DEFAULTS);
+    let content_type = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+    if content_type.is_some_and(|it| it.starts_with(b"text/html")) {
+        add_missing(headers, PAGE_DEFAULTS);
+    }
+}
+
+fn add_missing<const N: usize>(headers: &mut HeaderMap, defaults: [Header; N]) {
+    for (name, value) in defaults {
         if !headers.contains_key(&name) {
             headers.insert(name, value);
         }

@@ -1,18 +1,28 @@
 //! Answers only for the names that the service was told are its own.
 
 use actix_web::dev::ServiceRequest;
+use actix_web::http::header::{HOST, HeaderValue};
 
 /// Whether the request asks for one of the allowed hosts. Health checks come by bare address.
+///
+/// A request may name its host in its target and in its header; a proxy before us may have looked
+/// at either, so both have to be ours.
 #[must_use]
 pub fn is_allowed(request: &ServiceRequest, allowed: &[String]) -> bool {
-    if request.path().starts_with("/health") {
+    if is_health(request) {
         return true;
     }
-    let host = request
-        .uri()
-        .host()
-        .or_else(|| request.headers().get("host")?.to_str().ok());
-    host.is_some_and(|host| matches(host, allowed))
+    let target = request.uri().host();
+    let header = request.headers().get(HOST);
+    let is_ours = |host: &HeaderValue| host.to_str().is_ok_and(|host| matches(host, allowed));
+    (target.is_some() || header.is_some())
+        && target.is_none_or(|host| matches(host, allowed))
+        && header.is_none_or(is_ours)
+}
+
+/// Load balancers and supervisors ask for health by a bare address and over plain HTTP.
+pub(super) fn is_health(request: &ServiceRequest) -> bool {
+    request.path().starts_with("/health")
 }
 
 fn matches(host: &str, allowed: &[String]) -> bool {
@@ -44,9 +54,31 @@ fn without_port(host: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use actix_web::test::TestRequest;
     use rstest::rstest;
 
     use super::*;
+
+    #[rstest]
+    #[case::header("/", Some("example.org"), true)]
+    #[case::target("http://example.org/", None, true)]
+    #[case::both("http://example.org/", Some("example.org"), true)]
+    #[case::none("/", None, false)]
+    #[case::foreign_target("http://evil.test/", Some("example.org"), false)]
+    #[case::foreign_header("http://example.org/", Some("evil.test"), false)]
+    #[case::health("/health/ready", Some("10.0.0.1"), true)]
+    fn a_host_is_ours_wherever_it_is_named(
+        #[case] uri: &str,
+        #[case] header: Option<&str>,
+        #[case] ours: bool,
+    ) {
+        let mut request = TestRequest::with_uri(uri);
+        if let Some(host) = header {
+            request = request.insert_header((HOST, host));
+        }
+        let allowed = ["example.org".to_owned()];
+        assert_eq!(is_allowed(&request.to_srv_request(), &allowed), ours);
+    }
 
     #[rstest]
     #[case("api.example.org", true)]

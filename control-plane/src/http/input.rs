@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::time::Duration;
 
 use actix_web::dev::Payload;
 use actix_web::error::{PathError, PayloadError};
@@ -17,13 +18,16 @@ use crate::error::{ApiError, Code};
 /// The largest body of a route that does not say otherwise, in bytes.
 pub const BODY_LIMIT: usize = 64 * 1024;
 
+/// How long a client may take to send it. The server itself only bounds the time of the head.
+const BODY_TIME: Duration = Duration::from_secs(10);
+
 type Extracting<T> = Pin<Box<dyn Future<Output = Result<T, ApiError>>>>;
 
 /// A JSON body that passed its rules. `Content-Type: application/json` is needed.
 #[derive(Debug)]
 pub struct ValidJson<T>(pub T);
 
-/// The same where the whole body may be left out, which means the default.
+/// The same where the whole body may be left out or null, which means the default.
 #[derive(Debug)]
 pub struct OptionalJson<T>(pub T);
 
@@ -36,10 +40,11 @@ pub struct ValidForm<T>(pub T);
 #[derive(Debug)]
 pub struct ValidQuery<T>(pub T);
 
-impl<T> FromRequest for ValidJson<T>
-where
-    T: DeserializeOwned + Validate<Context = ()> + 'static,
-{
+/// A JSON body as it came, for a type whose rules are elsewhere.
+#[derive(Debug)]
+pub struct JsonBytes(pub Bytes);
+
+impl FromRequest for JsonBytes {
     type Error = ApiError;
     type Future = Extracting<Self>;
 
@@ -50,8 +55,21 @@ where
             if !is_json {
                 return Err(needs_json());
             }
-            parse(&body.await?).map(Self)
+            body.await.map(Self)
         })
+    }
+}
+
+impl<T> FromRequest for ValidJson<T>
+where
+    T: DeserializeOwned + Validate<Context = ()> + 'static,
+{
+    type Error = ApiError;
+    type Future = Extracting<Self>;
+
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        let body = JsonBytes::from_request(request, payload);
+        Box::pin(async move { parse(&body.await?.0).map(Self) })
     }
 }
 
@@ -79,7 +97,8 @@ where
             if !is_json {
                 return Err(needs_json());
             }
-            parse(&body).map(Self)
+            let value: Option<T> = parse(&body)?;
+            Ok(Self(value.unwrap_or_default()))
         })
     }
 }
@@ -115,13 +134,18 @@ where
     }
 }
 
-/// The body within the limit, decompressed.
+/// The body within the limits, decompressed.
 pub fn body(
     request: &HttpRequest,
     payload: &mut Payload,
 ) -> impl Future<Output = Result<Bytes, ApiError>> + use<> {
     let bytes = Bytes::from_request(request, payload);
-    async move { bytes.await.map_err(|error| bad_body(&error)) }
+    async move {
+        match tokio::time::timeout(BODY_TIME, bytes).await {
+            Ok(bytes) => bytes.map_err(|error| bad_body(&error)),
+            Err(_) => Err(ApiError::invalid("body", "Did not arrive in time")),
+        }
+    }
 }
 
 /// Parses and validates a JSON text.
@@ -277,8 +301,10 @@ mod tests {
         );
         let empty = TestRequest::post().insert_header((header::CONTENT_LENGTH, 0));
         assert_eq!(optional(empty).await.unwrap(), Place::default());
-        let typed = TestRequest::post().insert_header(header::ContentType::json());
-        assert_eq!(optional(typed).await.unwrap(), Place::default());
+        let typed = || TestRequest::post().insert_header(header::ContentType::json());
+        assert_eq!(optional(typed()).await.unwrap(), Place::default());
+        let null = typed().set_payload("null");
+        assert_eq!(optional(null).await.unwrap(), Place::default());
     }
 
     #[actix_web::test]

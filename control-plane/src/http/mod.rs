@@ -2,12 +2,15 @@
 //!
 //! Whatever goes wrong before, in or after a handler leaves in the one envelope of [`crate::error`].
 
+pub mod cors;
 pub mod current_user;
 pub mod docs;
 pub mod frame;
 pub mod host;
 pub mod html;
+pub mod https;
 pub mod input;
+pub mod number;
 pub mod observe;
 pub mod page;
 pub mod permission;

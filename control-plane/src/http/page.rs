@@ -10,11 +10,11 @@ use utoipa::{IntoParams, ToSchema};
 pub struct PageQuery {
     /// From 1.
     #[garde(range(min = 1, max = 1_000_000))]
-    #[param(default = 1, minimum = 1, maximum = 1_000_000)]
+    #[param(default = 1, minimum = 1, maximum = 1_000_000, nullable = false)]
     page: Option<u32>,
     /// At most 100.
     #[garde(range(min = 1, max = 100))]
-    #[param(default = 20, minimum = 1, maximum = 100)]
+    #[param(default = 20, minimum = 1, maximum = 100, nullable = false)]
     per_page: Option<u32>,
 }
 

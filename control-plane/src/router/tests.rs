@@ -75,8 +75,8 @@ async fn an_unknown_path_is_not_found(#[case] path: &str) {
 }
 
 #[rstest]
-#[case("/api/v1/users/me", Method::POST, "GET, PUT, DELETE")]
-#[case("/users/me", Method::DELETE, "GET")]
+#[case("/api/v1/users/me", Method::POST, "GET, HEAD, PUT, DELETE")]
+#[case("/users/me", Method::DELETE, "GET, HEAD")]
 #[case("/api/v1/auth/login", Method::GET, "POST")]
 #[actix_web::test]
 async fn another_method_is_not_allowed(

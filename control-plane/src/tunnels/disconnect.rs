@@ -55,10 +55,10 @@ async fn find(
         return match (live.pop(), live.is_empty()) {
             (Some(only), true) => Ok(only),
             (None, _) => Err(Code::ConnectionNotFound.into()),
-            (Some(_), false) => Err(ApiError::invalid(
-                "connection_id",
-                "Several connections are live; say which one",
-            )),
+            (Some(_), false) => {
+                let error = ApiError::new(Code::Conflict);
+                Err(error.with_detail("connection_id", "Several are live; say which one"))
+            }
         };
     };
     let row = store::by_id(&mut conn, user, connection).await?;

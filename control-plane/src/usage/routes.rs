@@ -33,11 +33,9 @@ pub fn aliases(config: &mut ServiceConfig<'_>) {
 #[utoipa::path(
     tag = "connections",
     security(("bearer" = [])),
-    params(("user_id" = String, Path, format = Uuid), SocketQuery),
+    params(("user_id" = String, Path, format = Uuid, description = "Whose connections"), SocketQuery),
     responses(
         (status = 101, description = "The socket is open; its messages are:", body = Message),
-        (status = 401, description = "UNAUTHORIZED, TOKEN_EXPIRED", body = ErrorEnvelope),
-        (status = 403, description = "FORBIDDEN", body = ErrorEnvelope),
         (status = 429, description = "RATE_LIMITED", body = ErrorEnvelope),
     ),
 )]

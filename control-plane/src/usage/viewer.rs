@@ -26,7 +26,7 @@ use crate::operators;
 pub(super) struct SocketQuery {
     /// The access token, where the client cannot send the `Authorization` header.
     #[garde(skip)]
-    #[param(value_type = Option<String>)]
+    #[param(value_type = Option<String>, nullable = false)]
     token: Option<SecretString>,
 }
 

@@ -12,6 +12,7 @@ use utoipa::ToSchema;
 
 use crate::error::{ApiError, Code};
 use crate::http::input;
+use crate::http::text::plain;
 
 #[derive(Debug, Deserialize, Validate, ToSchema)]
 #[schema(as = LoginRequest)]
@@ -27,7 +28,7 @@ pub(super) struct Credentials {
     #[schema(value_type = Option<String>, example = "492039")]
     pub(super) otp: Option<SecretString>,
     /// What the session is called in `GET /auth/sessions`. No control characters.
-    #[garde(inner(length(chars, min = 1, max = 100), custom(is_printable)))]
+    #[garde(inner(length(chars, min = 1, max = 100), custom(plain)))]
     #[schema(
         example = "Anna's phone",
         min_length = 1,
@@ -49,7 +50,7 @@ pub(super) struct LoginForm {
     #[garde(skip)]
     #[schema(value_type = Option<String>, example = "492039", nullable = false)]
     otp: Option<SecretString>,
-    #[garde(inner(length(chars, min = 1, max = 100), custom(is_printable)))]
+    #[garde(inner(length(chars, min = 1, max = 100), custom(plain)))]
     #[schema(
         example = "Anna's phone",
         min_length = 1,
@@ -58,13 +59,6 @@ pub(super) struct LoginForm {
         nullable = false
     )]
     device_name: Option<String>,
-}
-
-fn is_printable(text: &str, (): &()) -> garde::Result {
-    match text.chars().any(char::is_control) {
-        true => Err(garde::Error::new("must not have control characters")),
-        false => Ok(()),
-    }
 }
 
 impl FromRequest for Credentials {

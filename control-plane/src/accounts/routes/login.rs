@@ -14,8 +14,12 @@ use crate::http::RequestId;
 #[derive(Serialize, ToSchema)]
 struct LoginResponse<'a> {
     /// A JWT for `Authorization: Bearer`.
+    #[schema(
+        example = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.e30.ZRrHA1JJJW8opsbCGfG_HACGpVUMN_a9IV7pAx_Zmeo"
+    )]
     access_token: &'a str,
     /// Good for one `POST /auth/refresh`.
+    #[schema(example = "q3Wm0yE1v5n8Jt2bK7cX4dZ6fG9hL0pRsTuVwYxA1B2")]
     refresh_token: &'a str,
     #[schema(example = "bearer")]
     token_type: &'static str,

@@ -11,19 +11,30 @@ use crate::accounts::registration::{self, FREE_PLAN, Registrar, Registration};
 use crate::accounts::{Email, Role};
 use crate::app::AppState;
 use crate::error::ApiError;
+use crate::http::text::plain;
 use crate::http::{RequestId, ValidJson};
 
 #[derive(Debug, Deserialize, Validate, ToSchema)]
 struct RegisterRequest {
     #[garde(custom(is_email))]
-    #[schema(example = "anna@example.org", max_length = 254)]
+    #[schema(
+        example = "anna@example.org",
+        max_length = 254,
+        pattern = r"^[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*$"
+    )]
     email: String,
     /// 8 to 128 characters, not the address.
     #[garde(custom(is_password(&self.email)))]
     #[schema(value_type = String, format = Password, min_length = 8, max_length = 128)]
     password: SecretString,
-    #[garde(inner(length(chars, min = 1, max = 200)))]
-    #[schema(example = "Anna Example", max_length = 200)]
+    /// No control characters.
+    #[garde(inner(length(chars, min = 1, max = 200), custom(plain)))]
+    #[schema(
+        example = "Anna Example",
+        min_length = 1,
+        max_length = 200,
+        pattern = r"^[^\x00-\x1f\x7f-\x9f]+$"
+    )]
     full_name: Option<String>,
 }
 
@@ -36,7 +47,12 @@ fn is_password(email: &str) -> impl FnOnce(&SecretString, &()) -> garde::Result 
 }
 
 /// Creates an account on the free plan and sends a mail that verifies its address.
-#[utoipa::path(tag = "accounts", security(()), responses((status = 201, description = "The new account", body = UserView)))]
+#[utoipa::path(
+    tag = "accounts",
+    security(()),
+    request_body = RegisterRequest,
+    responses((status = 201, description = "The new account", body = UserView)),
+)]
 #[post("/auth/register")]
 pub(super) async fn register(
     state: web::Data<AppState>,

@@ -59,7 +59,9 @@ pub(in crate::accounts) struct DeviceView {
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct LoginUser {
     id: Uuid,
+    #[schema(example = "anna@example.org")]
     email: String,
+    #[schema(example = "Anna Example")]
     full_name: Option<String>,
     is_active: bool,
     is_superuser: bool,

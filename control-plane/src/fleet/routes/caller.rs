@@ -9,21 +9,29 @@ use chrono::Utc;
 
 use crate::app::AppState;
 use crate::error::{ApiError, Code};
-use crate::fleet::identity::NodeIdentity;
+use crate::fleet::identity::{Enrolment, NodeIdentity};
 use crate::fleet::store;
 use crate::http::current_user::bearer;
 
-/// What was presented as an enrolment token. Enrolling checks and uses it in one.
-pub(super) struct EnrolmentToken(pub(super) String);
+/// An enrolment token of ours that has not expired. It may still have been used.
+#[derive(Debug)]
+pub(super) struct EnrolmentToken(pub(super) Enrolment);
 
 impl FromRequest for EnrolmentToken {
     type Error = ApiError;
     type Future = Ready<Result<Self, ApiError>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        let token = bearer(request).map(|token| Self(token.to_owned()));
-        ready(token.ok_or_else(|| Code::EnrolmentTokenInvalid.into()))
+        ready(admit(request).map(Self))
     }
+}
+
+fn admit(request: &HttpRequest) -> Result<Enrolment, ApiError> {
+    let state = request
+        .app_data::<web::Data<AppState>>()
+        .ok_or_else(|| ApiError::internal("the application has no state"))?;
+    let token = bearer(request).ok_or(Code::EnrolmentTokenInvalid)?;
+    state.fleet().admit(token)
 }
 
 /// The node whose token this is, not expired and not revoked.

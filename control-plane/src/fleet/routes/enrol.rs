@@ -6,6 +6,7 @@ use utoipa::ToSchema;
 use super::caller::EnrolmentToken;
 use crate::app::AppState;
 use crate::error::{ApiError, ErrorEnvelope};
+use crate::http::input::JsonBytes;
 
 /// The body, for the document.
 #[derive(ToSchema)]
@@ -19,6 +20,10 @@ struct EnrolBody {
     #[schema(example = "0.1.0")]
     agent_version: String,
     /// The interface's WireGuard public key.
+    #[schema(
+        example = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=",
+        pattern = "^[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=$"
+    )]
     public_key: String,
     /// Where clients reach WireGuard.
     #[schema(example = "203.0.113.10:51820")]
@@ -35,6 +40,7 @@ struct EnrolBody {
 struct EnrolAnswer {
     server_id: uuid::Uuid,
     /// Opens sessions until it expires; renewed in a session.
+    #[schema(example = "En0KEwoEZGVtbxgDIgkKBwgKEgMYgAgSJAgAEiA")]
     token: String,
     expires_at: chrono::DateTime<chrono::Utc>,
 }
@@ -48,19 +54,17 @@ struct EnrolAnswer {
     request_body = EnrolBody,
     responses(
         (status = 201, description = "The node's identity", body = EnrolAnswer),
-        (status = 400, description = "A field is not valid", body = ErrorEnvelope),
-        (status = 401, description = "The token is forged, expired or used", body = ErrorEnvelope),
-        (status = 503, description = "Try again", body = ErrorEnvelope),
+        (status = 401, description = "ENROLMENT_TOKEN_INVALID, ENROLMENT_TOKEN_EXPIRED, ENROLMENT_TOKEN_USED", body = ErrorEnvelope),
     ),
 )]
 #[post("/node/v1/enrol")]
 pub(super) async fn enrol(
     state: web::Data<AppState>,
-    EnrolmentToken(token): EnrolmentToken,
-    body: web::Bytes,
+    EnrolmentToken(enrolment): EnrolmentToken,
+    JsonBytes(body): JsonBytes,
 ) -> Result<HttpResponse, ApiError> {
     let request: EnrolRequest = serde_json::from_slice(&body)
         .map_err(|error| ApiError::invalid("body", error.to_string()))?;
-    let identity: EnrolResponse = state.fleet().enrol(&token, &request).await?;
+    let identity: EnrolResponse = state.fleet().enrol(&enrolment, &request).await?;
     Ok(HttpResponse::Created().json(identity))
 }

@@ -9,7 +9,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::views::ServerView;
 use crate::app::AppState;
-use crate::error::{ApiError, ErrorEnvelope};
+use crate::error::ApiError;
 use crate::fleet::Server;
 use crate::http::page::{PageLinks, PageQuery};
 use crate::http::{CurrentUser, ValidQuery};
@@ -19,22 +19,32 @@ use crate::http::{CurrentUser, ValidQuery};
 #[into_params(parameter_in = Query)]
 pub(super) struct Filter {
     /// A country's name or ISO code.
-    #[garde(length(max = 100))]
+    #[garde(inner(length(chars, max = 100)))]
+    #[param(max_length = 100, nullable = false, example = "Germany")]
     country: Option<String>,
-    #[garde(length(max = 100))]
+    /// A city's name.
+    #[garde(inner(length(chars, max = 100)))]
+    #[param(max_length = 100, nullable = false, example = "Frankfurt")]
     city: Option<String>,
     /// Location, country, ISO code or city: what connect takes.
-    #[garde(length(max = 100))]
+    #[garde(inner(length(chars, max = 100)))]
+    #[param(max_length = 100, nullable = false, example = "eu-central")]
     location: Option<String>,
     /// A streaming service that works there; `true` for any, `false` for none.
-    #[garde(length(max = 100))]
+    #[garde(inner(length(chars, max = 100)))]
+    #[param(max_length = 100, nullable = false)]
     streaming: Option<String>,
-    #[garde(length(max = 100))]
+    /// A protocol that it speaks, such as `wireguard`.
+    #[garde(inner(length(chars, max = 100)))]
+    #[param(max_length = 100, nullable = false, example = "wireguard")]
     protocol: Option<String>,
-    #[garde(length(max = 100))]
+    /// Something that it has, such as `p2p`.
+    #[garde(inner(length(chars, max = 100)))]
+    #[param(max_length = 100, nullable = false)]
     feature: Option<String>,
     /// Servers that a plan of this tier may use.
-    #[garde(range(min = 0))]
+    #[garde(inner(range(min = 0)))]
+    #[param(minimum = 0, maximum = 32_767, nullable = false)]
     tier: Option<i16>,
 }
 
@@ -54,11 +64,7 @@ pub(super) struct ServerList {
     tag = "servers",
     security(("bearer" = [])),
     params(Filter, PageQuery),
-    responses(
-        (status = 200, description = "One page of servers", body = ServerList),
-        (status = 400, description = "A parameter is not valid", body = ErrorEnvelope),
-        (status = 401, description = "No valid access token", body = ErrorEnvelope),
-    ),
+    responses((status = 200, description = "One page of servers", body = ServerList)),
 )]
 #[get("/servers")]
 pub(super) async fn list(

@@ -18,12 +18,16 @@ const FALLBACKS: usize = 5;
 #[into_params(parameter_in = Query)]
 pub(super) struct Wish {
     /// Location, country, ISO code or city.
-    #[garde(length(max = 100))]
+    #[garde(inner(length(chars, max = 100)))]
+    #[param(max_length = 100, nullable = false, example = "eu-central")]
     location: Option<String>,
-    #[garde(length(max = 100))]
+    /// Something that the server has to have, such as `p2p`.
+    #[garde(inner(length(chars, max = 100)))]
+    #[param(max_length = 100, nullable = false)]
     feature: Option<String>,
     /// Ask as a plan of this tier would; not above one's own.
-    #[garde(range(min = 0))]
+    #[garde(inner(range(min = 0)))]
+    #[param(minimum = 0, maximum = 32_767, nullable = false)]
     tier: Option<i16>,
 }
 
@@ -42,10 +46,8 @@ pub(super) struct Recommendation {
     params(Wish),
     responses(
         (status = 200, description = "The ranking", body = Recommendation),
-        (status = 400, description = "A parameter is not valid", body = ErrorEnvelope),
-        (status = 401, description = "No valid access token", body = ErrorEnvelope),
-        (status = 403, description = "The account is suspended", body = ErrorEnvelope),
-        (status = 503, description = "No server is available", body = ErrorEnvelope),
+        (status = 403, description = "ACCOUNT_SUSPENDED", body = ErrorEnvelope),
+        (status = 503, description = "NO_SERVER_AVAILABLE, SERVICE_UNAVAILABLE", body = ErrorEnvelope),
     ),
 )]
 #[get("/servers/recommended")]

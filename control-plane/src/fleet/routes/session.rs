@@ -14,9 +14,7 @@ use crate::fleet::session::run;
     security(("node" = [])),
     responses(
         (status = 101, description = "The session is open"),
-        (status = 400, description = "No WebSocket handshake", body = ErrorEnvelope),
-        (status = 401, description = "The node token is not, or no longer, valid", body = ErrorEnvelope),
-        (status = 503, description = "Try again", body = ErrorEnvelope),
+        (status = 400, description = "INVALID_INPUT: no WebSocket handshake", body = ErrorEnvelope),
     ),
 )]
 #[get("/node/v1/session")]

@@ -15,9 +15,7 @@ use crate::http::CurrentUser;
     params(("id" = Uuid, Path, description = "The server's id")),
     responses(
         (status = 200, description = "The server", body = ServerView),
-        (status = 400, description = "The id is no UUID", body = ErrorEnvelope),
-        (status = 401, description = "No valid access token", body = ErrorEnvelope),
-        (status = 404, description = "There is no such server", body = ErrorEnvelope),
+        (status = 404, description = "SERVER_NOT_FOUND", body = ErrorEnvelope),
     ),
 )]
 #[get("/servers/{id}")]

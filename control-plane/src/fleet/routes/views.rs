@@ -13,6 +13,7 @@ use crate::error::ApiError;
 use crate::fleet::view::{Seen, Server, ServerStatus};
 
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[schema(as = Server)]
 pub(super) struct ServerView {
     #[schema(value_type = uuid::Uuid)]
     pub(super) id: ServerId,
@@ -39,14 +40,18 @@ pub(super) struct ServerView {
     #[schema(example = 25)]
     pub(super) ping: u32,
     pub(super) bandwidth: BandwidthView,
+    #[schema(example = json!(["netflix"]))]
     pub(super) streaming_services: Vec<String>,
+    #[schema(example = json!(["p2p"]))]
     pub(super) features: Vec<String>,
     /// The lowest plan tier that may use the server.
+    #[schema(minimum = 0)]
     pub(super) tier: i16,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = ServerStatus)]
 pub(super) enum StatusView {
     Operational,
     /// Takes no new clients for now.
@@ -56,6 +61,7 @@ pub(super) enum StatusView {
 
 /// Mbit/s, from the client's side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = Bandwidth)]
 pub(super) struct BandwidthView {
     #[schema(example = 1000)]
     pub(super) download: u32,

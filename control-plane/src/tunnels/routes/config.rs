@@ -16,9 +16,11 @@ use crate::tunnels::client_config::ClientConfig;
 use crate::tunnels::{qr, store};
 
 #[derive(Serialize, ToSchema)]
+#[schema(as = ConnectionConfig)]
 struct ConfigView {
     connection_id: Uuid,
     /// What `wg-quick` takes, once the private key is put where the comment says.
+    #[schema(example = "[Interface]\n# PrivateKey = …\nAddress = 10.8.0.2/32\n")]
     wg_config: String,
 }
 
@@ -26,7 +28,7 @@ struct ConfigView {
 #[utoipa::path(
     tag = "connections",
     security(("bearer" = [])),
-    params(("connection_id" = String, Path, format = Uuid)),
+    params(("connection_id" = String, Path, format = Uuid, description = "The connection's id")),
     responses(
         (status = 200, description = "The configuration without the private key", body = ConfigView),
         (status = 404, description = "CONNECTION_NOT_FOUND", body = ErrorEnvelope),
@@ -49,7 +51,7 @@ pub(super) async fn config_text(
 #[utoipa::path(
     tag = "connections",
     security(("bearer" = [])),
-    params(("connection_id" = String, Path, format = Uuid)),
+    params(("connection_id" = String, Path, format = Uuid, description = "The connection's id")),
     responses(
         (status = 200, description = "The configuration without the private key", body = String, content_type = "text/plain"),
         (status = 404, description = "CONNECTION_NOT_FOUND", body = ErrorEnvelope),
@@ -77,7 +79,7 @@ pub(super) async fn config_file(
 #[utoipa::path(
     tag = "connections",
     security(("bearer" = [])),
-    params(("connection_id" = String, Path, format = Uuid)),
+    params(("connection_id" = String, Path, format = Uuid, description = "The connection's id")),
     responses(
         (status = 200, description = "A picture", body = String, content_type = "image/svg+xml"),
         (status = 404, description = "CONNECTION_NOT_FOUND", body = ErrorEnvelope),
@@ -100,7 +102,7 @@ pub(super) async fn qr_svg(
 #[utoipa::path(
     tag = "connections",
     security(("bearer" = [])),
-    params(("connection_id" = String, Path, format = Uuid)),
+    params(("connection_id" = String, Path, format = Uuid, description = "The connection's id")),
     responses(
         (status = 200, description = "A picture", body = Vec<u8>, content_type = "image/png"),
         (status = 404, description = "CONNECTION_NOT_FOUND", body = ErrorEnvelope),

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use actix_web::{HttpRequest, HttpResponse, post, web};
 
-use super::input::{ConnectBody, ConnectQuery};
+use super::input::{ConnectBody, ConnectQuery, IdempotencyKey};
 use super::views::ConnectView;
 use crate::app::AppState;
 use crate::error::{ApiError, ErrorEnvelope};
@@ -17,15 +17,14 @@ use crate::tunnels::connect::{Spent, connect};
 #[utoipa::path(
     tag = "connections",
     security(("bearer" = [])),
-    params(ConnectQuery, ("Idempotency-Key" = Option<String>, Header, description = "At most 200 characters")),
-    request_body(content = inline(Option<ConnectBody>)),
+    params(ConnectQuery, IdempotencyKey),
+    request_body = Option<ConnectBody>,
     responses(
         (status = 200, description = "Connected", body = ConnectView),
-        (status = 400, description = "INVALID_INPUT", body = ErrorEnvelope),
         (status = 403, description = "ACCOUNT_SUSPENDED, PLAN_REQUIRED, CONNECTION_LIMIT", body = ErrorEnvelope),
         (status = 404, description = "SERVER_NOT_FOUND, DEVICE_NOT_FOUND", body = ErrorEnvelope),
         (status = 409, description = "KEY_IN_USE, CONFLICT", body = ErrorEnvelope),
-        (status = 503, description = "NO_SERVER_AVAILABLE", body = ErrorEnvelope),
+        (status = 503, description = "NO_SERVER_AVAILABLE, SERVICE_UNAVAILABLE", body = ErrorEnvelope),
     ),
 )]
 #[post("/vpn/connect")]
@@ -43,9 +42,15 @@ pub(super) async fn vpn_connect(
 #[utoipa::path(
     tag = "connections",
     security(("bearer" = [])),
-    params(ConnectQuery, ("Idempotency-Key" = Option<String>, Header, description = "At most 200 characters")),
-    request_body(content = inline(Option<ConnectBody>)),
-    responses((status = 200, description = "Connected", body = ConnectView)),
+    params(ConnectQuery, IdempotencyKey),
+    request_body = Option<ConnectBody>,
+    responses(
+        (status = 200, description = "Connected", body = ConnectView),
+        (status = 403, description = "ACCOUNT_SUSPENDED, PLAN_REQUIRED, CONNECTION_LIMIT", body = ErrorEnvelope),
+        (status = 404, description = "SERVER_NOT_FOUND, DEVICE_NOT_FOUND", body = ErrorEnvelope),
+        (status = 409, description = "KEY_IN_USE, CONFLICT", body = ErrorEnvelope),
+        (status = 503, description = "NO_SERVER_AVAILABLE, SERVICE_UNAVAILABLE", body = ErrorEnvelope),
+    ),
 )]
 #[post("/connection/connect")]
 pub(super) async fn connection_connect(

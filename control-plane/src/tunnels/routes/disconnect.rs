@@ -11,16 +11,17 @@ use crate::tunnels::disconnect::disconnect;
 
 /// Ends a connection.
 ///
-/// Without a `connection_id` the only live one ends. The answer has the node's final counters; where
-/// the node does not answer within two seconds, those known so far. Repeating it changes nothing.
+/// Without a `connection_id` the only live one ends, and several are a conflict. The answer has the
+/// node's final counters; where the node does not answer within two seconds, those known so far.
+/// Repeating it changes nothing.
 #[utoipa::path(
     tag = "connections",
     security(("bearer" = [])),
-    request_body(content = inline(Option<DisconnectBody>)),
+    request_body = Option<DisconnectBody>,
     responses(
         (status = 200, description = "Ended", body = DisconnectView),
-        (status = 400, description = "INVALID_INPUT", body = ErrorEnvelope),
         (status = 404, description = "CONNECTION_NOT_FOUND", body = ErrorEnvelope),
+        (status = 409, description = "CONFLICT", body = ErrorEnvelope),
     ),
 )]
 #[post("/vpn/disconnect")]
@@ -36,8 +37,8 @@ pub(super) async fn vpn_disconnect(
 #[utoipa::path(
     tag = "connections",
     security(("bearer" = [])),
-    params(("connection_id" = String, Path, format = Uuid)),
-    request_body(content = inline(Option<DisconnectBody>)),
+    params(("connection_id" = String, Path, format = Uuid, description = "The connection's id")),
+    request_body = Option<DisconnectBody>,
     responses(
         (status = 200, description = "Ended", body = DisconnectView),
         (status = 404, description = "CONNECTION_NOT_FOUND", body = ErrorEnvelope),
@@ -58,8 +59,12 @@ pub(super) async fn vpn_disconnect_one(
 #[utoipa::path(
     tag = "connections",
     security(("bearer" = [])),
-    request_body(content = inline(Option<DisconnectBody>)),
-    responses((status = 200, description = "Ended", body = DisconnectView)),
+    request_body = Option<DisconnectBody>,
+    responses(
+        (status = 200, description = "Ended", body = DisconnectView),
+        (status = 404, description = "CONNECTION_NOT_FOUND", body = ErrorEnvelope),
+        (status = 409, description = "CONFLICT", body = ErrorEnvelope),
+    ),
 )]
 #[post("/connection/disconnect")]
 pub(super) async fn connection_disconnect(

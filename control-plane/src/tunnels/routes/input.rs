@@ -9,10 +9,31 @@ use shared::ids::ConnectionId;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::error::ApiError;
+use crate::http::number::whole;
 use crate::tunnels::decision::Request;
 
 const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
 const MAX_IDEMPOTENCY_KEY: usize = 200;
+
+/// The largest number that every JSON library reads exactly; eight petabytes.
+const MAX_CLAIM: u64 = (1 << 53) - 1;
+
+/// The header, for the document.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "it is read by hand")]
+pub(super) struct IdempotencyKey {
+    /// A request that is repeated with the same key acts once.
+    #[param(
+        rename = "Idempotency-Key",
+        min_length = 1,
+        max_length = 200,
+        pattern = "^[!-~]+$",
+        example = "5f1c7a2e",
+        nullable = false
+    )]
+    idempotency_key: Option<String>,
+}
 
 #[derive(Debug, Default, Deserialize, Validate, ToSchema)]
 pub(super) struct ConnectBody {
@@ -23,15 +44,18 @@ pub(super) struct ConnectBody {
     /// A WireGuard public key. Its private key never leaves the client; without one, a pair is made
     /// and the private key is in `wg_config`, this once.
     #[garde(skip)]
-    #[schema(example = "hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo=")]
+    #[schema(
+        example = "hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo=",
+        pattern = "^[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=$"
+    )]
     client_public_key: Option<String>,
     /// A registered device, whose key is used.
     #[garde(skip)]
     #[schema(format = Uuid)]
     device_id: Option<String>,
     /// A location, country, ISO code or city.
-    #[garde(length(max = 100))]
-    #[schema(example = "us-east")]
+    #[garde(inner(length(chars, max = 100)))]
+    #[schema(example = "us-east", max_length = 100)]
     location: Option<String>,
 }
 
@@ -39,7 +63,8 @@ pub(super) struct ConnectBody {
 #[into_params(parameter_in = Query)]
 pub(super) struct ConnectQuery {
     /// The same as in the body, which comes first.
-    #[garde(length(max = 100))]
+    #[garde(inner(length(chars, max = 100)))]
+    #[param(example = "us-east", max_length = 100, nullable = false)]
     location: Option<String>,
 }
 
@@ -72,9 +97,13 @@ pub(super) struct DisconnectBody {
     #[schema(format = Uuid)]
     connection_id: Option<String>,
     /// What the client counted. The node's counters are what counts.
-    #[garde(skip)]
+    #[garde(inner(range(max = MAX_CLAIM)))]
+    #[serde(default, deserialize_with = "whole")]
+    #[schema(maximum = 9_007_199_254_740_991_i64)]
     bytes_sent: Option<u64>,
-    #[garde(skip)]
+    #[garde(inner(range(max = MAX_CLAIM)))]
+    #[serde(default, deserialize_with = "whole")]
+    #[schema(maximum = 9_007_199_254_740_991_i64)]
     bytes_received: Option<u64>,
 }
 
@@ -120,12 +149,15 @@ fn idempotency_key(http: &HttpRequest) -> Result<Option<String>, ApiError> {
     value
         .to_str()
         .ok()
-        .filter(|key| !key.is_empty() && key.len() <= MAX_IDEMPOTENCY_KEY)
+        .filter(|key| (1..=MAX_IDEMPOTENCY_KEY).contains(&key.len()))
+        .filter(|key| key.bytes().all(|byte| byte.is_ascii_graphic()))
         .map(|key| Some(key.to_owned()))
         .ok_or_else(|| {
             ApiError::invalid(
                 IDEMPOTENCY_KEY,
-                format!("Must be 1 to {MAX_IDEMPOTENCY_KEY} printable ASCII characters"),
+                format!(
+                    "Must be 1 to {MAX_IDEMPOTENCY_KEY} printable ASCII characters without spaces"
+                ),
             )
         })
 }

@@ -17,8 +17,10 @@ use crate::usage::ledger::Ledger;
 
 /// The server of a connection.
 #[derive(Serialize, ToSchema)]
+#[schema(as = ConnectionServer)]
 pub(super) struct ServerView {
     id: Uuid,
+    #[schema(example = "us-east-1.vpn.example.com")]
     hostname: String,
     #[schema(value_type = String, example = "192.0.2.1")]
     ip_address: IpAddr,
@@ -42,24 +44,28 @@ impl From<&ServerSummary> for ServerView {
 
 /// A connection that accepts the client's handshake from now on.
 #[derive(Serialize, ToSchema)]
+#[schema(as = NewConnection)]
 pub(super) struct ConnectView {
     #[schema(example = "active")]
     status: &'static str,
     connection_id: Uuid,
     server: ServerView,
+    #[schema(example = "192.0.2.1:51820")]
     server_endpoint: String,
+    #[schema(example = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=")]
     server_public_key: String,
     #[schema(value_type = String, example = "10.8.0.2")]
     assigned_ip: Ipv4Addr,
     #[schema(value_type = Option<String>, example = "fd42::2")]
     assigned_ipv6: Option<Ipv6Addr>,
-    #[schema(value_type = Vec<String>)]
+    #[schema(value_type = Vec<String>, example = json!(["10.8.0.1"]))]
     dns: Vec<IpAddr>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "FpCyhws9cxwWoV4xELtfJvjJN+zQVRPISllRWgeopVE=")]
     preshared_key: Option<String>,
     /// What `wg-quick` takes. Has the private key only where the pair was made here, and then this
     /// is the only place and time that it is shown.
-    #[schema(value_type = String)]
+    #[schema(value_type = String, example = "[Interface]\nAddress = 10.8.0.2/32\n")]
     #[serde(serialize_with = "as_text")]
     wg_config: Zeroizing<String>,
     started_at: DateTime<Utc>,
@@ -100,6 +106,7 @@ impl ConnectView {
 
 /// A connection that is over.
 #[derive(Serialize, ToSchema)]
+#[schema(as = EndedConnection)]
 pub(super) struct DisconnectView {
     connection_id: Uuid,
     #[schema(example = "ended")]
@@ -119,6 +126,7 @@ pub(super) struct DisconnectView {
 }
 
 #[derive(Serialize, ToSchema)]
+#[schema(as = ConnectionSummary)]
 struct Summary {
     #[schema(example = "1.2 MB/s")]
     avg_speed: String,
@@ -154,6 +162,7 @@ impl DisconnectView {
 
 /// The live connections, the newest first.
 #[derive(Serialize, ToSchema)]
+#[schema(as = LiveConnections)]
 pub(super) struct StatusView {
     connections: Vec<ConnectionView>,
     /// How many of them a client can use.
@@ -162,15 +171,16 @@ pub(super) struct StatusView {
 
 /// One live connection.
 #[derive(Serialize, ToSchema)]
+#[schema(as = LiveConnection)]
 pub(super) struct ConnectionView {
     connection_id: Uuid,
     /// `connecting` or `active`.
     #[schema(example = "active")]
     status: &'static str,
     server: Option<ServerView>,
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<String>, example = "10.8.0.2")]
     assigned_ip: Option<Ipv4Addr>,
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<String>, example = "fd42::2")]
     assigned_ipv6: Option<Ipv6Addr>,
     bytes_sent: u64,
     bytes_received: u64,

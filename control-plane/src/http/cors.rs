@@ -1,0 +1,113 @@
+//! Which web pages of other origins may call the API.
+//!
+//! Only the configured ones, by exact name. There are no cookies, so there are no credentials to
+//! allow. A request of any other origin, or of none, passes untouched and gets no header from here:
+//! its browser keeps the answer from the page.
+
+use actix_web::body::{BoxBody, MessageBody};
+use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::http::Method;
+use actix_web::http::header::{
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD,
+    HeaderMap, HeaderName, HeaderValue, ORIGIN, VARY,
+};
+use actix_web::middleware::Next;
+use actix_web::{Error, HttpResponse, web};
+
+use crate::app::AppState;
+use crate::router::Documentation;
+
+type Header = (HeaderName, HeaderValue);
+
+const ACCEPTED: Header = (
+    ACCESS_CONTROL_ALLOW_HEADERS,
+    HeaderValue::from_static("Authorization, Content-Type, Idempotency-Key, X-Request-ID"),
+);
+
+const EXPOSED: Header = (
+    ACCESS_CONTROL_EXPOSE_HEADERS,
+    HeaderValue::from_static(
+        "X-Request-ID, X-API-Version, X-RateLimit-Limit, X-RateLimit-Remaining, \
+         X-RateLimit-Reset, Retry-After, Server-Timing",
+    ),
+);
+
+/// Seconds for which a browser keeps the answer to a preflight.
+const MAX_AGE: Header = (ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("3600"));
+
+/// The layer. A preflight of a route is answered here with the route's own methods; of anything
+/// else, by what answers there.
+pub async fn cors(
+    state: web::Data<AppState>,
+    documentation: web::Data<Documentation>,
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<BoxBody>, Error> {
+    let origins = &state.config().http.cors_allowed_origins;
+    let Some(origin) = allowed_origin(request.headers(), origins) else {
+        return Ok(next.call(request).await?.map_into_boxed_body());
+    };
+    let methods = is_preflight(&request)
+        .then(|| documentation.methods(request.path()))
+        .flatten();
+    let mut response = match methods {
+        Some(methods) => request.into_response(preflight(methods)),
+        None => next.call(request).await?.map_into_boxed_body(),
+    };
+    let headers = response.headers_mut();
+    headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+    headers.append(VARY, HeaderValue::from_static("Origin"));
+    let (name, value) = EXPOSED;
+    headers.insert(name, value);
+    Ok(response)
+}
+
+/// The origin of the request if it is one of these. Browsers write it as it is configured: scheme
+/// and host in lower case, no default port.
+fn allowed_origin(headers: &HeaderMap, origins: &[String]) -> Option<HeaderValue> {
+    let origin = headers.get(ORIGIN)?;
+    let is_origin = |allowed: &String| origin.as_bytes() == allowed.as_bytes();
+    origins.iter().any(is_origin).then(|| origin.clone())
+}
+
+fn is_preflight(request: &ServiceRequest) -> bool {
+    *request.method() == Method::OPTIONS
+        && request
+            .headers()
+            .contains_key(ACCESS_CONTROL_REQUEST_METHOD)
+}
+
+fn preflight(methods: HeaderValue) -> HttpResponse {
+    HttpResponse::NoContent()
+        .insert_header((ACCESS_CONTROL_ALLOW_METHODS, methods))
+        .insert_header(ACCEPTED)
+        .insert_header(MAX_AGE)
+        .finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case("https://app.example.org", true)]
+    #[case("https://app.example.org:8443", false)]
+    #[case("http://app.example.org", false)]
+    #[case("https://app.example.org.evil.test", false)]
+    #[case("https://evil.test/https://app.example.org", false)]
+    #[case("https://APP.example.org", false)]
+    #[case("null", false)]
+    #[case("", false)]
+    #[case("*", false)]
+    fn an_origin_is_allowed_by_its_exact_name(#[case] origin: &'static str, #[case] allowed: bool) {
+        let mut headers = HeaderMap::new();
+        headers.insert(ORIGIN, HeaderValue::from_static(origin));
+        let origins = ["https://app.example.org".to_owned()];
+        let found = allowed_origin(&headers, &origins);
+        assert_eq!(found.is_some(), allowed);
+        assert_eq!(allowed_origin(&headers, &[]), None);
+    }
+}
