@@ -20,6 +20,7 @@ const MAX_STATE: usize = 1000;
 #[garde(allow_unvalidated)]
 #[into_params(parameter_in = Query)]
 pub(super) struct Parameters {
+    /// The app's id.
     #[serde(default)]
     #[schema(example = "org.example.app", pattern = "^[A-Za-z0-9._-]{1,100}$")]
     #[param(example = "org.example.app", pattern = "^[A-Za-z0-9._-]{1,100}$")]

@@ -5,13 +5,16 @@
 
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 
 use actix_web::web::{self, Bytes, Data};
 use actix_web::{App, HttpResponse, HttpServer, error};
 use anyhow::Context;
+use chrono::{TimeDelta, Utc};
 use control_plane::db::{Pool, connect, statement};
+use control_plane::secrets::{SecretToken, TokenHash};
 use diesel::QueryableByName;
-use diesel::sql_types::{Text, Uuid as SqlUuid};
+use diesel::sql_types::{Bool, Bytea, Nullable, Text, Timestamptz, Uuid as SqlUuid};
 use diesel_async::RunQueryDsl;
 use serde::{Deserialize, Serialize};
 use shared::ids::UserId;
@@ -28,6 +31,9 @@ pub struct BareSettings {
     /// Files with the bodies that ours answers.
     pub me: PathBuf,
     pub servers: PathBuf,
+    pub refresh: PathBuf,
+    /// Refresh tokens in force, one a session.
+    pub tokens: Vec<String>,
 }
 
 struct Bare {
@@ -35,6 +41,8 @@ struct Bare {
     user: UserId,
     me: Bytes,
     servers: Bytes,
+    refresh: Bytes,
+    tokens: Mutex<Vec<TokenHash>>,
 }
 
 /// Serves until the process is ended.
@@ -45,6 +53,14 @@ pub async fn serve(settings: BareSettings) -> anyhow::Result<()> {
         user: settings.user,
         me: read(&settings.me)?,
         servers: read(&settings.servers)?,
+        refresh: read(&settings.refresh)?,
+        tokens: Mutex::new(
+            settings
+                .tokens
+                .iter()
+                .map(|token| TokenHash::of(token))
+                .collect(),
+        ),
     });
     let address = (Ipv4Addr::LOCALHOST, settings.port);
     HttpServer::new(move || {
@@ -59,7 +75,12 @@ pub async fn serve(settings: BareSettings) -> anyhow::Result<()> {
                 "/static/servers",
                 web::get().to(async |it: Data<Bare>| json(&it.servers)),
             )
+            .route(
+                "/static/refresh",
+                web::post().to(async |it: Data<Bare>| json(&it.refresh)),
+            )
             .route("/trips/me", web::get().to(me))
+            .route("/trips/refresh", web::post().to(refresh))
     })
     .workers(1)
     .bind(address)?
@@ -104,4 +125,69 @@ async fn me(bare: Data<Bare>) -> Result<HttpResponse, actix_web::Error> {
         Some(row) if !row.email.is_empty() => Ok(json(&bare.me)),
         _ => Err(error::ErrorNotFound("nobody")),
     }
+}
+
+/// One token for the next, by the statement of ours.
+async fn refresh(bare: Data<Bare>) -> Result<HttpResponse, actix_web::Error> {
+    const SQL: &str = "
+        WITH session AS (
+            SELECT id, user_id, revoked_at IS NULL AND expires_at > $4 AS is_live
+              FROM sessions
+             WHERE id = (SELECT session_id FROM refresh_tokens WHERE token_hash = $1)
+               AND client_id IS NOT DISTINCT FROM $2
+               FOR UPDATE
+        ), presented AS (
+            SELECT session.*, t.used_at IS NOT NULL AS is_used
+              FROM session JOIN refresh_tokens t ON t.session_id = session.id AND t.token_hash = $1
+               FOR UPDATE OF t
+        ), judged AS (
+            SELECT p.*, u.role, NOT u.is_active AND u.deleted_at IS NULL AS is_suspended,
+                   p.is_live AND NOT p.is_used AND u.is_active AS is_good
+              FROM presented p JOIN users u ON u.id = p.user_id
+        ), used AS (
+            UPDATE refresh_tokens t SET used_at = now() FROM judged
+             WHERE t.token_hash = $1 AND judged.is_good
+            RETURNING t.session_id
+        ), next AS (
+            INSERT INTO refresh_tokens (token_hash, session_id) SELECT $3, session_id FROM used
+        ), kept AS (
+            UPDATE sessions s SET last_used_at = now(), expires_at = $5 FROM used
+             WHERE s.id = used.session_id
+        ), forgotten AS (
+            DELETE FROM refresh_tokens t USING used
+             WHERE t.session_id = used.session_id AND t.used_at < $6
+        )
+        SELECT id, user_id, role, is_good, is_used, is_suspended FROM judged";
+
+    #[derive(QueryableByName)]
+    struct Row {
+        #[diesel(sql_type = Bool)]
+        is_good: bool,
+    }
+
+    let tokens = || bare.tokens.lock().unwrap_or_else(PoisonError::into_inner);
+    let old = tokens().pop();
+    let old = old.ok_or_else(|| error::ErrorInternalServerError("too few tokens"))?;
+    let (next, now) = (SecretToken::generate().hash(), Utc::now());
+    let life = TimeDelta::days(30);
+    let mut connection = bare
+        .pool
+        .get()
+        .await
+        .map_err(error::ErrorInternalServerError)?;
+    let row: Row = statement(SQL)
+        .bind::<Bytea, _>(old.as_bytes().as_slice())
+        .bind::<Nullable<Text>, _>(None::<&str>)
+        .bind::<Bytea, _>(next.as_bytes().as_slice())
+        .bind::<Timestamptz, _>(now)
+        .bind::<Timestamptz, _>(now + life)
+        .bind::<Timestamptz, _>(now - life)
+        .get_result(&mut connection)
+        .await
+        .map_err(error::ErrorInternalServerError)?;
+    if !row.is_good {
+        return Err(error::ErrorInternalServerError("the token is not in force"));
+    }
+    tokens().push(next);
+    Ok(json(&bare.refresh))
 }

@@ -11,8 +11,12 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
+use control_plane::secrets::SecretToken;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
+use secrecy::ExposeSecret;
+use serde_json::json;
+use shared::ids::UserId;
 use tests::api::Client;
 use tests::bench::bare::{self, BareSettings};
 use tests::bench::wrk::{Load, Target, Wrk};
@@ -23,6 +27,18 @@ use tests::{TestDb, wait_until};
 
 const POOL_SIZE: u32 = 16;
 const ROUNDS: usize = 3;
+/// A token works once: each answer brings the next.
+const REFRESHING: &str = r#"
+local tokens = { TOKENS }
+wrk.method = "POST"
+wrk.headers["Content-Type"] = "application/json"
+function request()
+    return wrk.format(nil, nil, nil, '{"refresh_token":"' .. table.remove(tokens) .. '"}')
+end
+function response(status, headers, body)
+    table.insert(tokens, body:match('"refresh_token":"([^"]+)"'))
+end
+"#;
 /// Of what the round trips alone allow.
 const SHARE: f64 = 0.7;
 
@@ -77,15 +93,17 @@ async fn run() -> anyhow::Result<ExitCode> {
 enum Route {
     Me,
     Servers,
+    Refresh,
 }
 
 impl Route {
-    const ALL: [Self; 2] = [Self::Me, Self::Servers];
+    const ALL: [Self; 3] = [Self::Me, Self::Servers, Self::Refresh];
 
     const fn name(self) -> &'static str {
         match self {
             Self::Me => "GET /users/me",
             Self::Servers => "GET /servers",
+            Self::Refresh => "POST /auth/refresh",
         }
     }
 
@@ -93,6 +111,7 @@ impl Route {
         match self {
             Self::Me => "/api/v1/users/me",
             Self::Servers => "/api/v1/servers?per_page=20",
+            Self::Refresh => "/api/v1/auth/refresh",
         }
     }
 
@@ -100,6 +119,7 @@ impl Route {
         match self {
             Self::Me => "/static/me",
             Self::Servers => "/static/servers",
+            Self::Refresh => "/static/refresh",
         }
     }
 
@@ -108,6 +128,7 @@ impl Route {
         match self {
             Self::Me => "/trips/me",
             Self::Servers => "/static/servers",
+            Self::Refresh => "/trips/refresh",
         }
     }
 
@@ -115,7 +136,7 @@ impl Route {
     const fn queries(self) -> Option<f64> {
         match self {
             Self::Me => Some(1.0),
-            Self::Servers => None,
+            Self::Servers | Self::Refresh => None,
         }
     }
 }
@@ -129,7 +150,7 @@ struct Bench {
     user: Client,
     wrk: Wrk,
     db: TestDb,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Bench {
@@ -168,7 +189,7 @@ impl Bench {
             user,
             wrk,
             db,
-            _folder: folder,
+            folder,
         })
     }
 
@@ -185,8 +206,8 @@ impl Bench {
                 &load,
             );
             ours.push(load);
-            trips.push(self.limit(route.trips()).await?);
-            bare.push(self.limit(route.bare()).await?);
+            trips.push(self.limit(route, route.trips()).await?);
+            bare.push(self.limit(route, route.bare()).await?);
         }
         let (ours, trips, bare) = (median(ours), median(trips), median(bare));
         let name = |what: &str| format!("{}: {what}", route.name());
@@ -223,21 +244,43 @@ impl Bench {
     }
 
     async fn ours(&self, route: Route) -> anyhow::Result<Load> {
+        let script = match route {
+            Route::Refresh => Some(self.refreshing().await?),
+            _ => None,
+        };
         let target = Target {
             url: format!("{}{}", self.plane.url(), route.ours()),
             headers: vec![format!("Authorization: Bearer {}", self.user.token())],
-            script: None,
+            script,
         };
         self.wrk.run(&target).await
     }
 
-    async fn limit(&self, path: &str) -> anyhow::Result<Load> {
+    async fn limit(&self, route: Route, path: &str) -> anyhow::Result<Load> {
+        let script = match route {
+            Route::Refresh => Some(self.script("post", "wrk.method = \"POST\"\n")?),
+            _ => None,
+        };
         let target = Target {
             url: format!("{}{path}", self.bare_url),
             headers: Vec::new(),
-            script: None,
+            script,
         };
         self.wrk.run(&target).await
+    }
+
+    /// A script that gives each answer's token back, with sessions of its own to begin with.
+    async fn refreshing(&self) -> anyhow::Result<PathBuf> {
+        let tokens = open_sessions(&self.db, self.user.user(), self.wrk.connections * 4).await;
+        let tokens: Vec<_> = tokens.iter().map(|token| format!("{token:?}")).collect();
+        let text = REFRESHING.replace("TOKENS", &tokens.join(","));
+        self.script("refresh", &text)
+    }
+
+    fn script(&self, name: &str, text: &str) -> anyhow::Result<PathBuf> {
+        let path = self.folder.path().join(format!("{name}.lua"));
+        std::fs::write(&path, text)?;
+        Ok(path)
     }
 }
 
@@ -344,6 +387,8 @@ async fn bare_server(
         user: user.user(),
         me: body("me", Route::Me.ours()).await?,
         servers: body("servers", Route::Servers.ours()).await?,
+        refresh: refreshed(folder, user).await?,
+        tokens: open_sessions(db, user.user(), 256).await,
     };
     let mut command = Command::new(std::env::current_exe()?);
     command.env(bare::VARIABLE, serde_json::to_string(&settings)?);
@@ -364,6 +409,42 @@ async fn bare_server(
     )
     .await;
     Ok((process, url))
+}
+
+/// What a refresh answers.
+async fn refreshed(folder: &Path, user: &Client) -> anyhow::Result<PathBuf> {
+    let token = user.refresh_token();
+    let body = json!({ "refresh_token": token });
+    let file = folder.join("refresh");
+    let answer = user.post(Route::Refresh.ours(), &body).await.expect(200);
+    std::fs::write(&file, answer.body)?;
+    Ok(file)
+}
+
+/// Sessions of this person, and their refresh tokens.
+async fn open_sessions(db: &TestDb, user: UserId, number: usize) -> Vec<String> {
+    let tokens: Vec<_> = (0..number).map(|_| SecretToken::generate()).collect();
+    let rows = tokens.iter().map(|token| {
+        let hash = token.hash();
+        let hash: String = hash
+            .as_bytes()
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        format!("(gen_random_uuid(), '\\x{hash}'::bytea)")
+    });
+    let rows: Vec<_> = rows.collect();
+    db.execute(&format!(
+        "WITH made (id, hash) AS MATERIALIZED (VALUES {}), opened AS (
+             INSERT INTO sessions (id, user_id, expires_at)
+             SELECT id, '{user}', now() + interval '30 days' FROM made RETURNING id)
+         INSERT INTO refresh_tokens (token_hash, session_id)
+         SELECT hash, id FROM made JOIN opened USING (id)",
+        rows.join(",")
+    ))
+    .await;
+    let text = |token: &SecretToken| token.expose_secret().to_owned();
+    tokens.iter().map(text).collect()
 }
 
 /// A catalogue, and the means to count queries.

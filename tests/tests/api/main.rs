@@ -38,6 +38,7 @@ mod sessions;
 mod start;
 mod status;
 mod tls;
+mod walk;
 
 use std::time::Duration;
 

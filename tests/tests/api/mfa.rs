@@ -242,7 +242,8 @@ async fn disabling_needs_both_factors() {
     let _ = log_in(&app, None).await.expect(200);
     let left = "SELECT (SELECT count(*) FROM totp_factors) + (SELECT count(*) FROM recovery_codes)";
     assert_eq!(app.db().number(left).await, 0);
-    assert_eq!(audited(&app, "mfa.disable").await, 1);
+    // The wrong password is on record too.
+    assert_eq!(audited(&app, "mfa.disable").await, 2);
     app.finish(&[]).await;
 }
 

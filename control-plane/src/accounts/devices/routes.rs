@@ -95,7 +95,7 @@ async fn add_device(
 #[utoipa::path(
     tag = "accounts",
     security(("bearer" = [])),
-    params(("id" = String, Path, format = Uuid)),
+    params(("id" = String, Path, format = Uuid, description = "The device's id")),
     responses(
         (status = 204, description = "The device is gone"),
         (status = 404, description = "DEVICE_NOT_FOUND", body = ErrorEnvelope),

@@ -67,7 +67,7 @@ pub(super) struct ServerList {
     responses((status = 200, description = "One page of servers", body = ServerList)),
 )]
 #[get("/servers")]
-pub(super) async fn list(
+pub(super) async fn list_servers(
     request: HttpRequest,
     state: web::Data<AppState>,
     _: CurrentUser,

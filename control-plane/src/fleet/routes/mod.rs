@@ -13,7 +13,7 @@ use utoipa_actix_web::service_config::ServiceConfig;
 /// For people, below the API's version.
 pub fn routes(config: &mut ServiceConfig<'_>) {
     config
-        .service(list::list)
+        .service(list::list_servers)
         .service(recommended::recommended)
         .service(show::show);
 }

@@ -72,6 +72,9 @@ struct RefreshGrant {
 #[derive(Serialize, ToSchema)]
 struct TokenResponse<'a> {
     /// A JWT for `Authorization: Bearer`. It says of nobody that they are more than a user.
+    #[schema(
+        example = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.e30.ZRrHA1JJJW8opsbCGfG_HACGpVUMN_a9IV7pAx_Zmeo"
+    )]
     access_token: &'a str,
     #[schema(example = "Bearer")]
     token_type: &'static str,
@@ -79,6 +82,7 @@ struct TokenResponse<'a> {
     #[schema(example = 1800)]
     expires_in: u64,
     /// Good for one exchange.
+    #[schema(example = "yB1FvT2nqZ9m0r3sW8kQ5dLxE7uJcH4aPgOiVtRbN6Y")]
     refresh_token: &'a str,
     #[schema(example = "account")]
     scope: &'static str,

@@ -24,9 +24,11 @@ pub(super) struct PeopleQuery {
         example = "@example.org"
     )]
     email: Option<String>,
+    /// Only people of this role.
     #[garde(skip)]
     #[param(inline)]
     role: Option<Role>,
+    /// Only people who are not suspended, or only those who are.
     #[garde(skip)]
     is_active: Option<bool>,
 }

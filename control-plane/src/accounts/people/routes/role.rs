@@ -23,7 +23,7 @@ pub(super) struct RoleChange {
 #[utoipa::path(
     tag = "administration",
     security(("bearer" = []), ("operator" = [])),
-    params(("id" = String, Path, format = Uuid)),
+    params(("id" = String, Path, format = Uuid, description = "The person's id")),
     request_body = RoleChange,
     responses(
         (status = 200, description = "The account as it is now", body = PersonView),

@@ -11,7 +11,7 @@ use crate::http::permission::ReadUsers;
 #[utoipa::path(
     tag = "administration",
     security(("bearer" = []), ("operator" = [])),
-    params(("id" = String, Path, format = Uuid)),
+    params(("id" = String, Path, format = Uuid, description = "The person's id")),
     responses(
         (status = 200, description = "The account", body = PersonView),
         (status = 404, description = "USER_NOT_FOUND", body = ErrorEnvelope),

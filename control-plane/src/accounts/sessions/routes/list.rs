@@ -51,7 +51,7 @@ impl SessionView {
     responses((status = 200, description = "One page of sessions", body = Page<SessionView>)),
 )]
 #[get("/auth/sessions")]
-pub(super) async fn list(
+pub(super) async fn list_sessions(
     request: HttpRequest,
     state: web::Data<AppState>,
     user: CurrentUser,

@@ -11,6 +11,6 @@ pub fn routes(config: &mut ServiceConfig<'_>) {
         .service(refresh::refresh)
         .service(logout::logout)
         .service(logout::logout_all)
-        .service(list::list)
+        .service(list::list_sessions)
         .service(logout::end);
 }

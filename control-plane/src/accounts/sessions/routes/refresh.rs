@@ -21,8 +21,12 @@ struct RefreshRequest {
 #[derive(Serialize, ToSchema)]
 struct RefreshResponse<'a> {
     /// A JWT for `Authorization: Bearer`.
+    #[schema(
+        example = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.e30.ZRrHA1JJJW8opsbCGfG_HACGpVUMN_a9IV7pAx_Zmeo"
+    )]
     access_token: &'a str,
     /// Good for one `POST /auth/refresh`.
+    #[schema(example = "yB1FvT2nqZ9m0r3sW8kQ5dLxE7uJcH4aPgOiVtRbN6Y")]
     refresh_token: &'a str,
     #[schema(example = "bearer")]
     token_type: &'static str,
