@@ -15,3 +15,5 @@ COMMENT ON COLUMN oauth_codes.code_challenge IS 'Base64url of the SHA-256 of the
 COMMENT ON COLUMN oauth_codes.session_id IS 'What the code was exchanged for, and what ends when it comes again.';
 
 CREATE INDEX oauth_codes_expiry ON oauth_codes (expires_at);
+CREATE INDEX oauth_codes_user ON oauth_codes (user_id);
+CREATE INDEX oauth_codes_session ON oauth_codes (session_id);

@@ -22,4 +22,4 @@ pub use client::{Client, InvalidClient};
 pub use clients::{AddClientError, add_client, list_clients};
 pub use redirect_uri::{InvalidRedirectUri, RedirectUri};
 pub use routes::{aliases, routes, well_known};
-pub use store::forget_expired;
+pub use store::{forget_expired, void_codes};

@@ -5,6 +5,7 @@ use diesel::prelude::*;
 use diesel::result::{DatabaseErrorKind, Error};
 use diesel::sql_types::{BigInt, Timestamptz};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use shared::ids::UserId;
 use uuid::Uuid;
 
 use super::client::Client;
@@ -149,6 +150,16 @@ pub(super) async fn use_code(
             oauth_codes::used_at.eq(now),
             oauth_codes::session_id.eq(session.0),
         ))
+        .execute(connection)
+        .await
+        .map(drop)
+}
+
+/// Makes the codes that a person's apps have not exchanged yet worthless.
+pub async fn void_codes(connection: &mut AsyncPgConnection, user: UserId) -> QueryResult<()> {
+    diesel::delete(oauth_codes::table)
+        .filter(oauth_codes::user_id.eq(user.0))
+        .filter(oauth_codes::used_at.is_null())
         .execute(connection)
         .await
         .map(drop)

@@ -10,7 +10,7 @@ use oauth2::{
 };
 use reqwest::{Method, Url};
 use rstest::rstest;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tests::TestApp;
 use tests::api::{PASSWORD, Reply};
 use uuid::Uuid;
@@ -408,6 +408,19 @@ async fn a_code_comes_to_nothing_when(#[case] meanwhile: &str) {
     refused(&phone.exchange(&code, &[]).await, 400, "invalid_grant");
     let sessions = "SELECT count(*) FROM sessions WHERE client_id IS NOT NULL";
     assert_eq!(app.db().number(sessions).await, 0);
+    app.finish(&[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_password_voids_the_codes_of_the_old_one() {
+    let (app, phone) = Phone::with_plane().await;
+    let person = app.client().sign_up(EMAIL).await;
+    let code = phone.code(&[]).await;
+    let body =
+        json!({ "current_password": PASSWORD, "new_password": "a password of another kind" });
+    let request = person.request(Method::PATCH, "/api/v1/users/me/password");
+    let _ = person.send(request.json(&body)).await.expect(204);
+    refused(&phone.exchange(&code, &[]).await, 400, "invalid_grant");
     app.finish(&[]).await;
 }
 

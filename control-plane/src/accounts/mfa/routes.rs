@@ -80,6 +80,7 @@ fn is_present(password: &SecretString, (): &()) -> garde::Result {
 #[utoipa::path(
     tag = "second factor",
     security(("bearer" = [])),
+    request_body = TotpSetupRequest,
     responses(
         (status = 200, description = "The secret", body = TotpSetupResponse),
         (status = 409, description = "CONFLICT: a second factor is enabled", body = ErrorEnvelope),
@@ -103,6 +104,7 @@ async fn setup_totp(
 #[utoipa::path(
     tag = "second factor",
     security(("bearer" = [])),
+    request_body = TotpEnableRequest,
     responses(
         (status = 200, description = "Recovery codes", body = TotpEnableResponse),
         (status = 409, description = "CONFLICT: it is enabled, or was not set up", body = ErrorEnvelope),
@@ -124,6 +126,7 @@ async fn enable_totp(
 #[utoipa::path(
     tag = "second factor",
     security(("bearer" = [])),
+    request_body = TotpDisableRequest,
     responses(
         (status = 204, description = "It is disabled"),
         (status = 409, description = "CONFLICT: none is enabled", body = ErrorEnvelope),

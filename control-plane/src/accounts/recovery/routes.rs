@@ -33,7 +33,11 @@ struct VerifyEmailRequest {
 #[derive(Debug, Deserialize, Validate, ToSchema)]
 struct LinkRequest {
     #[garde(custom(is_email))]
-    #[schema(example = "anna@example.org", max_length = 254)]
+    #[schema(
+        example = "anna@example.org",
+        max_length = 254,
+        pattern = r"^[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*$"
+    )]
     email: String,
 }
 
@@ -81,7 +85,12 @@ fn is_password(password: &SecretString, (): &()) -> garde::Result {
 }
 
 /// Verifies an address by the token of a mail.
-#[utoipa::path(tag = "accounts", security(()), responses((status = 200, description = "The address is verified", body = EmailVerified)))]
+#[utoipa::path(
+    tag = "accounts",
+    security(()),
+    request_body = VerifyEmailRequest,
+    responses((status = 200, description = "The address is verified", body = EmailVerified)),
+)]
 #[post("/auth/verify-email")]
 async fn verify_email(
     state: web::Data<AppState>,
@@ -93,7 +102,12 @@ async fn verify_email(
 }
 
 /// Sends the verification mail again, if there is an unverified account with this address.
-#[utoipa::path(tag = "accounts", security(()), responses((status = 200, description = "The same for every address", body = Notice)))]
+#[utoipa::path(
+    tag = "accounts",
+    security(()),
+    request_body = LinkRequest,
+    responses((status = 200, description = "The same for every address", body = Notice)),
+)]
 #[post("/auth/resend-verification")]
 async fn resend_verification(
     state: web::Data<AppState>,
@@ -113,7 +127,12 @@ async fn resend_verification(
 }
 
 /// Sends a mail with a link to choose a new password, if there is an account with this address.
-#[utoipa::path(tag = "accounts", security(()), responses((status = 200, description = "The same for every address", body = Notice)))]
+#[utoipa::path(
+    tag = "accounts",
+    security(()),
+    request_body = LinkRequest,
+    responses((status = 200, description = "The same for every address", body = Notice)),
+)]
 #[post("/auth/password-reset/request")]
 async fn request_password_reset(
     state: web::Data<AppState>,
@@ -127,7 +146,12 @@ async fn request_password_reset(
 }
 
 /// Sets a new password by the token of a mail and ends every session.
-#[utoipa::path(tag = "accounts", security(()), responses((status = 200, description = "The password is changed", body = Notice)))]
+#[utoipa::path(
+    tag = "accounts",
+    security(()),
+    request_body = PasswordResetConfirmation,
+    responses((status = 200, description = "The password is changed", body = Notice)),
+)]
 #[post("/auth/password-reset/confirm")]
 async fn confirm_password_reset(
     state: web::Data<AppState>,

@@ -23,7 +23,11 @@ pub(super) struct ProfileUpdate {
     full_name: Option<Option<String>>,
     /// Has to be verified anew.
     #[garde(skip)]
-    #[schema(example = "anna@example.org", format = Email, max_length = 254)]
+    #[schema(
+        example = "anna@example.org",
+        max_length = 254,
+        pattern = r"^[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*$"
+    )]
     email: Option<String>,
     /// Needed for another address.
     #[garde(skip)]

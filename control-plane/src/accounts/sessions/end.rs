@@ -10,6 +10,7 @@ use crate::app::AppState;
 use crate::audit::{self, Action, Event, Subject};
 use crate::error::ApiError;
 use crate::http::RequestId;
+use crate::oauth;
 use crate::secrets::TokenHash;
 
 /// Why a session ended.
@@ -136,13 +137,15 @@ pub async fn end_by_refresh_token(
     Ok(())
 }
 
-/// Ends the person's sessions, all or all but one. [`announce`] them after the commit.
+/// Ends the person's sessions, all or all but one, and what an app could still open one with.
+/// [`announce`] them after the commit.
 pub async fn end_all(
     connection: &mut AsyncPgConnection,
     user: UserId,
     except: Option<SessionId>,
     reason: EndReason,
 ) -> QueryResult<Ended> {
+    oauth::void_codes(connection, user).await?;
     store::end_all(connection, user, except, reason)
         .await
         .map(Ended)

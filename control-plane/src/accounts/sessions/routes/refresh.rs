@@ -41,6 +41,7 @@ struct RefreshResponse<'a> {
 #[utoipa::path(
     tag = "sessions",
     security(()),
+    request_body = RefreshRequest,
     responses(
         (status = 200, description = "The next tokens", body = RefreshResponse),
         (status = 401, description = "REFRESH_TOKEN_INVALID, REFRESH_TOKEN_REUSED", body = ErrorEnvelope),
