@@ -15,7 +15,8 @@ CREATE TABLE sessions (
 COMMENT ON COLUMN sessions.client_id IS 'The app that holds it; null after a login with a password.';
 COMMENT ON COLUMN sessions.name IS 'What the client calls itself, so that its owner knows it again.';
 
-CREATE INDEX sessions_live ON sessions (user_id) WHERE revoked_at IS NULL;
+CREATE INDEX sessions_user ON sessions (user_id);
+CREATE INDEX sessions_client ON sessions (client_id) WHERE client_id IS NOT NULL;
 CREATE INDEX sessions_revoked ON sessions (revoked_at) WHERE revoked_at IS NOT NULL;
 CREATE INDEX sessions_expiry ON sessions (expires_at);
 

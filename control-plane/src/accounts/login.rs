@@ -23,6 +23,14 @@ pub(crate) struct Proof {
     pub(crate) otp: Option<SecretString>,
 }
 
+/// Somebody who proved who they are.
+pub(crate) struct Authenticated {
+    pub(crate) profile: Profile,
+    /// Of the password that was proved. What the login opens is opened only while it is still this,
+    /// so that a login on its way does not outlive a change of the password.
+    pub(crate) password_hash: String,
+}
+
 #[derive(Debug)]
 pub(super) struct LoggedIn {
     pub(super) profile: Profile,
@@ -37,10 +45,14 @@ pub(super) async fn log_in(
     now: DateTime<Utc>,
     request: &RequestId,
 ) -> Result<LoggedIn, ApiError> {
-    let profile = authenticate(state, proof, now, request).await?;
+    let Authenticated {
+        profile,
+        password_hash,
+    } = authenticate(state, proof, now, request).await?;
     let new = NewSession {
         user: profile.id,
         role: profile.role,
+        proved: Some(&password_hash),
         client: None,
         name: device_name,
     };
@@ -68,7 +80,7 @@ pub(crate) async fn authenticate(
     proof: Proof,
     now: DateTime<Utc>,
     request: &RequestId,
-) -> Result<Profile, ApiError> {
+) -> Result<Authenticated, ApiError> {
     let found = find(state, &proof.email).await?;
     let user = found.as_ref().map(|found| found.profile.id);
     let checked = check(state, found, proof, now).await;
@@ -96,6 +108,7 @@ const fn is_refusal(code: Code) -> bool {
             | Code::AccountSuspended
             | Code::EmailNotVerified
             | Code::OtpInvalid
+            | Code::RateLimited
     )
 }
 
@@ -112,35 +125,34 @@ async fn check(
     found: Option<Credentials>,
     proof: Proof,
     now: DateTime<Utc>,
-) -> Result<Profile, ApiError> {
-    let (profile, has_second_factor, hash) = match found {
-        Some(found) => (
-            Some(found.profile),
-            found.has_second_factor,
-            Some(found.password_hash),
-        ),
-        None => (None, false, None),
-    };
+) -> Result<Authenticated, ApiError> {
+    let hash = found.as_ref().map(|found| found.password_hash.clone());
     let verdict = state
         .passwords()
-        .verify(proof.password.clone(), hash.clone())
+        .verify(proof.password.clone(), hash)
         .await?;
-    let profile = profile
+    let Credentials {
+        profile,
+        mut password_hash,
+        has_second_factor,
+    } = found
         .filter(|_| verdict.matches())
-        .ok_or(Code::InvalidCredentials)?
-        .active()?;
+        .ok_or(Code::InvalidCredentials)?;
+    let profile = profile.active()?;
     if state.config().accounts.require_verified_email && !profile.is_verified {
         return Err(Code::EmailNotVerified.into());
     }
-    if verdict == Verdict::Outdated
-        && let Some(outdated) = hash
-    {
-        password_change::renew(state, profile.id, proof.password, outdated).await?;
+    if verdict == Verdict::Outdated {
+        password_hash =
+            password_change::renew(state, profile.id, proof.password, password_hash).await?;
     }
     if has_second_factor {
         let otp = proof.otp.as_ref().map(ExposeSecret::expose_secret);
         let mut connection = state.db().get().await?;
         mfa::verify(&mut connection, state.keys(), profile.id, otp, now).await?;
     }
-    Ok(profile)
+    Ok(Authenticated {
+        profile,
+        password_hash,
+    })
 }

@@ -49,21 +49,21 @@ pub(super) async fn change(
     Ok(())
 }
 
-/// Replaces an outdated hash of a password that was just proved. Where the password was changed
-/// meanwhile, the change stands.
+/// Replaces an outdated hash of a password that was just proved, and gives the one that proves it
+/// from now on. Where the password was changed meanwhile, the change stands.
 pub(super) async fn renew(
     state: &AppState,
     user: UserId,
     password: SecretString,
     outdated: String,
-) -> Result<(), ApiError> {
+) -> Result<String, ApiError> {
     let hash = match state.passwords().hash(password).await {
         Ok(hash) => hash,
         // The login is good; the next one tries again.
-        Err(PasswordError::Busy) => return Ok(()),
+        Err(PasswordError::Busy) => return Ok(outdated),
         Err(error) => return Err(error.into()),
     };
     let mut connection = state.db().get().await?;
-    own::replace_hash(&mut connection, user, &outdated, &hash).await?;
-    Ok(())
+    let replaced = own::replace_hash(&mut connection, user, &outdated, &hash).await?;
+    Ok(if replaced { hash } else { outdated })
 }

@@ -88,8 +88,8 @@ pub fn check_new(password: &SecretString, email: &str) -> Result<(), WeakPasswor
 #[derive(Debug)]
 pub struct PasswordHasher {
     argon2: Argon2<'static>,
-    places: Semaphore,
-    running: Semaphore,
+    places: Arc<Semaphore>,
+    running: Arc<Semaphore>,
     /// Verified against when there is no account, so that the answer takes as long.
     nobody: Arc<str>,
 }
@@ -105,8 +105,8 @@ impl PasswordHasher {
         let nobody = argon2.hash_password(b"nobody")?.to_string().into();
         Ok(Self {
             argon2,
-            places: Semaphore::new(running + waiting),
-            running: Semaphore::new(running),
+            places: Arc::new(Semaphore::new(running + waiting)),
+            running: Arc::new(Semaphore::new(running)),
             nobody,
         })
     }
@@ -145,13 +145,16 @@ impl PasswordHasher {
         &self,
         work: impl FnOnce() -> Result<T, PasswordError> + Send + 'static,
     ) -> Result<T, PasswordError> {
-        let _place = self.places.try_acquire().map_err(|_| PasswordError::Busy)?;
-        let _running = self
-            .running
-            .acquire()
-            .await
-            .map_err(|_| PasswordError::Busy)?;
-        spawn_blocking(work).await?
+        let place = Arc::clone(&self.places).try_acquire_owned();
+        let place = place.map_err(|_| PasswordError::Busy)?;
+        let running = Arc::clone(&self.running).acquire_owned().await;
+        let running = running.map_err(|_| PasswordError::Busy)?;
+        // The work has its place until it ends, also when nobody waits for it any more.
+        let held = move || {
+            let _held = (place, running);
+            work()
+        };
+        spawn_blocking(held).await?
     }
 }
 
@@ -301,6 +304,36 @@ mod tests {
         let hasher = PasswordHasher::new().unwrap();
         let result = hasher.verify(secret("x"), Some("plain".to_owned())).await;
         assert!(matches!(result, Err(PasswordError::Hash(_))));
+    }
+
+    #[tokio::test]
+    async fn work_that_nobody_waits_for_keeps_its_place() {
+        let hasher = Arc::new(PasswordHasher::bounded(1, 0).unwrap());
+        let (ended, end) = std::sync::mpsc::channel::<()>();
+        let (began, begin) = tokio::sync::oneshot::channel();
+        let busy = Arc::clone(&hasher);
+        let gone = tokio::spawn(async move {
+            let work = move || {
+                let _ = began.send(());
+                let _ = end.recv();
+                Ok(())
+            };
+            busy.run(work).await
+        });
+        begin.await.unwrap();
+        gone.abort();
+        assert!(gone.await.unwrap_err().is_cancelled());
+        let turned_away = hasher.hash(secret("x")).await;
+        assert!(matches!(turned_away, Err(PasswordError::Busy)));
+        drop(ended);
+        let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(10);
+        while hasher.hash(secret("x")).await.is_err() {
+            assert!(
+                tokio::time::Instant::now() < deadline,
+                "the place is free again"
+            );
+            tokio::task::yield_now().await;
+        }
     }
 
     #[tokio::test]

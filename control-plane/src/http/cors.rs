@@ -36,6 +36,8 @@ const EXPOSED: Header = (
 /// Seconds for which a browser keeps the answer to a preflight.
 const MAX_AGE: Header = (ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("3600"));
 
+const ORIGIN_NAME: HeaderValue = HeaderValue::from_static("Origin");
+
 /// The layer. A preflight of a route is answered here with the route's own methods; of anything
 /// else, by what answers there.
 pub async fn cors(
@@ -46,7 +48,12 @@ pub async fn cors(
 ) -> Result<ServiceResponse<BoxBody>, Error> {
     let origins = &state.config().http.cors_allowed_origins;
     let Some(origin) = allowed_origin(request.headers(), origins) else {
-        return Ok(next.call(request).await?.map_into_boxed_body());
+        let mut response = next.call(request).await?.map_into_boxed_body();
+        if !origins.is_empty() {
+            // A cache must not hand this answer to an origin that would have got the headers.
+            response.headers_mut().append(VARY, ORIGIN_NAME);
+        }
+        return Ok(response);
     };
     let methods = is_preflight(&request)
         .then(|| documentation.methods(request.path()))
@@ -57,7 +64,7 @@ pub async fn cors(
     };
     let headers = response.headers_mut();
     headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-    headers.append(VARY, HeaderValue::from_static("Origin"));
+    headers.append(VARY, ORIGIN_NAME);
     let (name, value) = EXPOSED;
     headers.insert(name, value);
     Ok(response)

@@ -111,7 +111,9 @@ where
     type Future = Extracting<Self>;
 
     fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
-        let is_form = request.content_type() == "application/x-www-form-urlencoded";
+        let is_form = request
+            .content_type()
+            .eq_ignore_ascii_case("application/x-www-form-urlencoded");
         let body = body(request, payload);
         Box::pin(async move {
             if !is_form {

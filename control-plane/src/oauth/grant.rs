@@ -3,16 +3,15 @@
 use chrono::{DateTime, Utc};
 use diesel_async::{AsyncConnection, AsyncPgConnection};
 use secrecy::ExposeSecret;
-use shared::ids::UserId;
 
 use super::authorization::Request;
 use super::client::{Client, is_client_id};
 use super::code::{Code, LIFE, Presented, Verdict};
 use super::refusal::{GrantError, Refusal};
 use super::store;
-use crate::accounts::login::{Proof, authenticate};
-use crate::accounts::sessions::{self, EndReason, NewSession, RefreshError, Tokens};
-use crate::accounts::{Role, SessionId};
+use crate::accounts::Role;
+use crate::accounts::login::{Authenticated, Proof, authenticate};
+use crate::accounts::sessions::{self, EndReason, Ended, NewSession, RefreshError, Tokens};
 use crate::app::AppState;
 use crate::audit::{self, Action, Actor, Event, Subject};
 use crate::error::{self, ApiError};
@@ -36,7 +35,10 @@ pub(super) async fn authorize(
     now: DateTime<Utc>,
     id: &RequestId,
 ) -> Result<String, ApiError> {
-    let profile = authenticate(state, proof, now, id).await?;
+    let Authenticated {
+        profile,
+        password_hash,
+    } = authenticate(state, proof, now, id).await?;
     let Request {
         client,
         challenge,
@@ -58,8 +60,10 @@ pub(super) async fn authorize(
     let mut connection = state.db().get().await?;
     connection
         .transaction(async |connection| {
-            store::insert_code(connection, token.hash(), &code).await?;
-            audit::record(connection, &event).await
+            if !store::insert_code(connection, token.hash(), &code, &password_hash).await? {
+                return Err(ApiError::new(error::Code::InvalidCredentials));
+            }
+            Ok(audit::record(connection, &event).await?)
         })
         .await?;
     Ok(answer.code(token.expose_secret()))
@@ -68,10 +72,7 @@ pub(super) async fn authorize(
 /// What came of a code.
 enum Exchange {
     Opened(Tokens),
-    Replayed {
-        user: UserId,
-        session: Option<SessionId>,
-    },
+    Replayed(Ended),
     Refused,
 }
 
@@ -97,10 +98,8 @@ pub(super) async fn exchange(
             sessions::announce(state, &tokens.displaced);
             Ok(tokens)
         }
-        Exchange::Replayed { user, session } => {
-            if let Some(session) = session {
-                sessions::end(state, user, session, EndReason::Reused, id).await?;
-            }
+        Exchange::Replayed(ended) => {
+            sessions::announce(state, &ended);
             Err(Refusal::InvalidGrant.into())
         }
         Exchange::Refused => Err(Refusal::InvalidGrant.into()),
@@ -127,12 +126,18 @@ async fn redeem(
                 .in_request(id)
                 .refused();
             audit::record(connection, &event).await?;
-            Ok(Exchange::Replayed { user, session })
+            let reason = EndReason::Reused;
+            let ended = match session {
+                Some(session) => sessions::end_one(connection, user, session, reason).await?,
+                None => Ended::none(),
+            };
+            Ok(Exchange::Replayed(ended))
         }
         Verdict::Good => {
             let new = NewSession {
                 user,
                 role: Role::User,
+                proved: None,
                 client: Some(&code.client),
                 name: None,
             };

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
 use diesel::result::{DatabaseErrorKind, Error};
-use diesel::sql_types::{BigInt, Timestamptz};
+use diesel::sql_types::{BigInt, Bytea, Text, Timestamptz, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use shared::ids::UserId;
 use uuid::Uuid;
@@ -82,26 +82,34 @@ pub(super) async fn client(
     Ok(row.map(Client::from))
 }
 
+/// Stores a code for a person who is not suspended and whose password is still the one that was
+/// proved; says whether it did. The lock keeps it so until the commit.
 pub(super) async fn insert_code(
     connection: &mut AsyncPgConnection,
     hash: TokenHash,
     code: &Code,
-) -> QueryResult<()> {
-    diesel::insert_into(oauth_codes::table)
-        .values((
-            oauth_codes::code_hash.eq(hash.as_bytes().as_slice()),
-            oauth_codes::client_id.eq(&code.client),
-            oauth_codes::user_id.eq(code.user.0),
-            oauth_codes::redirect_uri.eq(&code.redirect_uri),
-            oauth_codes::code_challenge.eq(code.challenge.as_str()),
-            oauth_codes::expires_at.eq(code.expires_at),
-        ))
+    proved: &str,
+) -> QueryResult<bool> {
+    const SQL: &str = "
+        WITH holder AS (
+            SELECT id FROM users WHERE id = $3 AND is_active AND hashed_password = $7 FOR SHARE
+        )
+        INSERT INTO oauth_codes (code_hash, client_id, user_id, redirect_uri, code_challenge, expires_at)
+        SELECT $1, $2, id, $4, $5, $6 FROM holder";
+    statement(SQL)
+        .bind::<Bytea, _>(hash.as_bytes().as_slice())
+        .bind::<Text, _>(&code.client)
+        .bind::<SqlUuid, _>(code.user.0)
+        .bind::<Text, _>(&code.redirect_uri)
+        .bind::<Text, _>(code.challenge.as_str())
+        .bind::<Timestamptz, _>(code.expires_at)
+        .bind::<Text, _>(proved)
         .execute(connection)
         .await
-        .map(drop)
+        .map(|rows| rows == 1)
 }
 
-#[derive(Queryable, Selectable)]
+#[derive(QueryableByName)]
 #[diesel(table_name = oauth_codes, check_for_backend(diesel::pg::Pg))]
 struct CodeRow {
     client_id: String,
@@ -113,16 +121,24 @@ struct CodeRow {
     session_id: Option<Uuid>,
 }
 
-/// The code, which nobody else gets until the transaction ends.
+/// The code, which nobody else gets until the transaction ends. Its person is locked before it, in
+/// the order in which a change of their password takes the two.
 pub(super) async fn lock_code(
     connection: &mut AsyncPgConnection,
     hash: TokenHash,
 ) -> QueryResult<Option<Code>> {
-    let row: Option<CodeRow> = oauth_codes::table
-        .find(hash.as_bytes().as_slice())
-        .select(CodeRow::as_select())
-        .for_update()
-        .first(connection)
+    const SQL: &str = "
+        WITH holder AS MATERIALIZED (
+            SELECT id FROM users
+             WHERE id = (SELECT user_id FROM oauth_codes WHERE code_hash = $1) FOR SHARE
+        )
+        SELECT c.client_id, c.user_id, c.redirect_uri, c.code_challenge, c.expires_at, c.used_at,
+               c.session_id
+          FROM holder JOIN oauth_codes c ON c.user_id = holder.id AND c.code_hash = $1
+           FOR UPDATE OF c";
+    let row: Option<CodeRow> = statement(SQL)
+        .bind::<Bytea, _>(hash.as_bytes().as_slice())
+        .get_result(connection)
         .await
         .optional()?;
     Ok(row.and_then(|row| {

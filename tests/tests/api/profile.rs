@@ -213,7 +213,7 @@ async fn a_deleted_account_leaves_a_tombstone_without_a_person() {
 
     let login = app.client().login("ada@example.org", PASSWORD).await;
     login.expect_error(401, "INVALID_CREDENTIALS");
-    let tombstone = format!("deleted-{}@invalid", ada.user());
+    let tombstone = format!("deleted {}", ada.user());
     let login = app.client().login(&tombstone, "!").await;
     login.expect_error(401, "INVALID_CREDENTIALS");
     let again = app.client().sign_up("ada@example.org").await;

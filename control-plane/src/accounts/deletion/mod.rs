@@ -36,10 +36,10 @@ pub(super) async fn delete(
         let mut connection = state.db().get().await?;
         connection
             .transaction(async |connection| {
-                let ended = sessions::end_all(connection, user, None, EndReason::Deleted).await?;
                 if !store::erase(connection, &account).await? {
                     return Err(ApiError::new(Code::WrongPassword));
                 }
+                let ended = sessions::end_all(connection, user, None, EndReason::Deleted).await?;
                 let letter = Letter::AccountDeleted;
                 mail::post(connection, state.keys(), &account.email, &letter).await?;
                 audit::record(connection, &event).await?;

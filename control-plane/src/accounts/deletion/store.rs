@@ -10,7 +10,7 @@ use crate::accounts::passwords::NO_PASSWORD;
 use crate::accounts::store::own::Account;
 use crate::db::statement;
 
-/// Leaves a tombstone of the account. False when the password is no longer the one that was proved.
+/// Leaves a tombstone of the account; what stands for its address is none that anybody could have. False when the password is no longer the one that was proved.
 pub(super) async fn erase(
     connection: &mut AsyncPgConnection,
     account: &Account,
@@ -18,7 +18,7 @@ pub(super) async fn erase(
     const SQL: &str = "
         WITH person AS (
             UPDATE users
-               SET email = 'deleted-' || id || '@invalid', full_name = NULL, hashed_password = $3,
+               SET email = 'deleted ' || id, full_name = NULL, hashed_password = $3,
                    role = 'user', is_active = false, is_verified = false, deleted_at = now(),
                    updated_at = now()
              WHERE id = $1 AND hashed_password = $2 AND deleted_at IS NULL

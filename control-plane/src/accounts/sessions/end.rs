@@ -50,7 +50,8 @@ impl EndReason {
 pub struct Ended(pub(super) Vec<SessionId>);
 
 impl Ended {
-    pub(super) const fn none() -> Self {
+    /// Nothing ended.
+    pub const fn none() -> Self {
         Self(Vec::new())
     }
 }
@@ -135,6 +136,17 @@ pub async fn end_by_refresh_token(
         announce(state, &Ended(vec![session]));
     }
     Ok(())
+}
+
+/// Ends one session of this person. [`announce`] it after the commit.
+pub async fn end_one(
+    connection: &mut AsyncPgConnection,
+    user: UserId,
+    session: SessionId,
+    reason: EndReason,
+) -> QueryResult<Ended> {
+    let ended = store::end(connection, user, session, reason).await?;
+    Ok(Ended(ended.then_some(session).into_iter().collect()))
 }
 
 /// Ends the person's sessions, all or all but one, and what an app could still open one with.

@@ -15,7 +15,9 @@ mod revocations;
 mod routes;
 mod store;
 
-pub use end::{EndReason, Ended, announce, end, end_all, end_by_refresh_token, log_out_everywhere};
+pub use end::{
+    EndReason, Ended, announce, end, end_all, end_by_refresh_token, end_one, log_out_everywhere,
+};
 pub use open::{NewSession, Tokens, open};
 pub use refresh::{RefreshError, refresh};
 pub use revocations::Revocations;

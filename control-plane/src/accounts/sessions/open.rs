@@ -17,6 +17,8 @@ pub struct NewSession<'a> {
     pub user: UserId,
     /// The most that the access token may say.
     pub role: Role,
+    /// The hash of the password that was proved; the session is opened only while it is still this.
+    pub proved: Option<&'a str>,
     /// The OAuth client; none for a login with a password.
     pub client: Option<&'a str>,
     /// What the client calls itself.
@@ -36,7 +38,7 @@ pub struct Tokens {
 /// Opens a session. Call it in the transaction that checked the login. Of more than
 /// [`MOST`](store::MOST) of a person the longest unused end.
 ///
-/// Whoever was suspended since the check is refused; whoever lost a role gets the one they have.
+/// Whoever was suspended or got another password since the check is refused; whoever lost a role gets the one they have.
 pub async fn open(
     state: &AppState,
     connection: &mut AsyncPgConnection,
@@ -48,7 +50,10 @@ pub async fn open(
     let expires_at = now + state.config().tokens.refresh_token_life;
     let opened = store::insert(connection, session, &new, refresh.hash(), expires_at)
         .await?
-        .ok_or(Code::AccountSuspended)?;
+        .ok_or(match new.proved {
+            Some(_) => Code::InvalidCredentials,
+            None => Code::AccountSuspended,
+        })?;
     let role = new.role.min(opened.role);
     Ok(Tokens {
         session,

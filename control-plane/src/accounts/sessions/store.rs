@@ -51,7 +51,8 @@ pub(super) async fn insert(
 ) -> QueryResult<Option<Opened>> {
     const SQL: &str = "
         WITH holder AS (
-            SELECT id, role FROM users WHERE id = $2 AND is_active FOR SHARE
+            SELECT id, role FROM users
+             WHERE id = $2 AND is_active AND ($9::text IS NULL OR hashed_password = $9) FOR SHARE
         ), session AS (
             INSERT INTO sessions (id, user_id, client_id, name, expires_at)
             SELECT $1, id, $3, $4, $5 FROM holder RETURNING id
@@ -83,6 +84,7 @@ pub(super) async fn insert(
         .bind::<Bytea, _>(refresh.as_bytes().as_slice())
         .bind::<BigInt, _>(MOST - 1)
         .bind::<Text, _>(EndReason::Displaced.as_str())
+        .bind::<Nullable<Text>, _>(new.proved)
         .get_result(connection)
         .await
         .optional()?;

@@ -27,7 +27,7 @@ const OUTBOX: usize = 4_096;
 const CLOCK_SKEW: Duration = Duration::from_secs(60);
 /// How often the latest ends are read again: whoever ended a session may have no Redis where the
 /// others have it.
-const REPAIR_EVERY: Duration = Duration::from_secs(5);
+const REPAIR_EVERY: Duration = Duration::from_millis(500);
 /// Longer than a transaction and several repairs take.
 const REPAIR_WINDOW: Duration = Duration::from_secs(60);
 
