@@ -22,7 +22,8 @@ use crate::{accounts, audit, fleet, health, oauth, tunnels, usage};
 fn documented(config: &mut ServiceConfig<'_>) {
     config.service(
         scope("/api/v1")
-            .configure(health::routes)
+            // What is asked for most comes first: paths are compared in this order.
+            .configure(fleet::routes)
             .configure(accounts::routes)
             .configure(accounts::sessions::routes)
             .configure(accounts::recovery::routes)
@@ -31,7 +32,7 @@ fn documented(config: &mut ServiceConfig<'_>) {
             .configure(accounts::people::routes)
             .configure(audit::routes)
             .configure(oauth::routes)
-            .configure(fleet::routes)
+            .configure(health::routes)
             .configure(tunnels::routes)
             .configure(usage::routes),
     );

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use actix_web::dev::{Server, ServerHandle};
 use actix_web::{App, HttpServer, web};
+use futures_util::future::join_all;
 use secrecy::ExposeSecret;
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::timeout;
@@ -59,10 +60,13 @@ impl Application {
         let handlers = Handlers::new(vec![Box::new(Postman::new(state.config())?)]);
         let (server, address) = api_server(&state)?;
         let (metrics_server, metrics_address) = metrics_server(&state)?;
-        start_tasks(&state, handlers).await;
         let handle = server.handle();
         let metrics_handle = metrics_server.handle();
         let server = tokio::spawn(server);
+        // The workers open the pool's connections before the tasks do; nobody is answered yet.
+        handle.pause().await;
+        start_tasks(&state, handlers).await;
+        handle.resume().await;
         tokio::spawn(metrics_server);
         tracing::info!(%address, %metrics_address, replica = %state.replica(), "listening");
         Ok(RunningApp {
@@ -150,11 +154,16 @@ fn api_server(state: &web::Data<AppState>) -> Result<(Server, SocketAddr), Start
     let address = SocketAddr::new(config.host, config.port);
     let documentation = web::Data::new(Documentation::new());
     let shared = state.clone();
-    let server = HttpServer::new(move || router::app(&shared, &documentation))
-        .workers(config.workers)
-        .keep_alive(KEEP_ALIVE)
-        .shutdown_timeout(config.shutdown_timeout.as_secs().max(1))
-        .disable_signals();
+    let share = usize::try_from(state.config().database.pool_size).unwrap_or(usize::MAX);
+    let share = share.div_ceil(config.workers);
+    let server = HttpServer::new(move || {
+        actix_web::rt::spawn(open_connections(shared.clone(), share));
+        router::app(&shared, &documentation)
+    })
+    .workers(config.workers)
+    .keep_alive(KEEP_ALIVE)
+    .shutdown_timeout(config.shutdown_timeout.as_secs().max(1))
+    .disable_signals();
     let bound = match &config.tls {
         Some(files) => {
             let certificate = tls::Certificate::load(files)?;
@@ -172,6 +181,13 @@ fn api_server(state: &web::Data<AppState>) -> Result<(Server, SocketAddr), Start
     })?;
     let address = server.addrs().first().copied().unwrap_or(address);
     Ok((server.run(), address))
+}
+
+/// Opens a worker's share of the pool. A connection is served by the thread that opened it, and a
+/// request of another thread pays for it with two changes of threads a query.
+async fn open_connections(state: web::Data<AppState>, share: usize) {
+    // Postgres may be away: then they are opened when they are needed.
+    let _opened = join_all((0..share).map(|_| state.db().get())).await;
 }
 
 fn metrics_server(state: &web::Data<AppState>) -> Result<(Server, SocketAddr), StartError> {

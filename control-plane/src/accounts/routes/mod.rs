@@ -14,9 +14,9 @@ use utoipa_actix_web::service_config::ServiceConfig;
 
 pub fn routes(config: &mut ServiceConfig<'_>) {
     config
+        .service(me::me)
         .service(register::register)
         .service(login::login)
-        .service(me::me)
         .service(profile::update_profile)
         .service(password::change_password)
         .service(deletion::delete_account)
