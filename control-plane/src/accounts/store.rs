@@ -152,6 +152,29 @@ pub(super) async fn profile(
     assemble(rows)
 }
 
+/// Whether the account is active, and the tier of its running plan.
+pub(super) async fn tier(
+    connection: &mut AsyncPgConnection,
+    user: UserId,
+) -> QueryResult<Option<(bool, Option<i16>)>> {
+    let running = subscriptions::user_id
+        .eq(users::id)
+        .and(subscriptions::status.ne("canceled"))
+        .and(
+            subscriptions::end_date.is_null().or(subscriptions::end_date
+                .assume_not_null()
+                .gt(diesel::dsl::now)),
+        );
+    users::table
+        .left_join(subscriptions::table.on(running))
+        .left_join(plans::table.on(plans::id.nullable().eq(subscriptions::plan_id.nullable())))
+        .filter(users::id.eq(user.0))
+        .select((users::is_active, plans::tier.nullable()))
+        .first(connection)
+        .await
+        .optional()
+}
+
 #[diesel::dsl::auto_type(no_type_alias)]
 fn with_details() -> _ {
     let canceled: &'static str = "canceled";

@@ -5,22 +5,17 @@
 
 use std::time::Duration;
 
-use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
+use diesel_async::{AsyncConnection, AsyncPgConnection};
 use futures_util::future::BoxFuture;
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::store;
 use crate::app::AppState;
 use crate::error::ApiError;
 
 const EVERY: Duration = Duration::from_secs(15 * 60);
 /// Rows deleted by one transaction.
 const BATCH: i64 = 1000;
-const LOCK: i64 = 0x7072_696d_6573_7770;
-
-diesel::define_sql_function! {
-    /// Whether this transaction now holds the lock.
-    fn pg_try_advisory_xact_lock(key: diesel::sql_types::BigInt) -> diesel::sql_types::Bool;
-}
 
 /// Deletes at most so many rows and says how many there were.
 pub type Sweep = for<'a> fn(
@@ -70,8 +65,7 @@ async fn sweep_batch(state: &AppState, sweep: Sweep) -> Result<usize, ApiError> 
     let mut connection = state.db().get().await?;
     connection
         .transaction(async |connection| {
-            let lock = diesel::select(pg_try_advisory_xact_lock(LOCK));
-            if !lock.get_result::<bool>(connection).await? {
+            if !store::lock_upkeep(connection).await? {
                 return Ok(0);
             }
             sweep(state, connection, BATCH).await

@@ -19,6 +19,14 @@ use crate::secrets::{KeyRing, Place, Resealed, SealError, SealedColumn, SealedRo
 
 const COLUMN: &str = "jobs.sealed";
 
+/// The advisory lock of the upkeep.
+const UPKEEP: i64 = 0x7072_696d_6573_7770;
+
+diesel::define_sql_function! {
+    /// Whether this transaction now holds the lock.
+    fn pg_try_advisory_xact_lock(key: diesel::sql_types::BigInt) -> diesel::sql_types::Bool;
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum JobError {
     #[error("the job's payload cannot be written")]
@@ -234,4 +242,11 @@ impl SealedColumn for SealedPayloads {
             .execute(connection)
             .await
     }
+}
+
+/// Whether this transaction, and no other, now does the upkeep.
+pub(super) async fn lock_upkeep(connection: &mut AsyncPgConnection) -> QueryResult<bool> {
+    diesel::select(pg_try_advisory_xact_lock(UPKEEP))
+        .get_result(connection)
+        .await
 }
