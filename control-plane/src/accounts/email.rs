@@ -33,6 +33,11 @@ impl Email {
     }
 }
 
+/// A rule for garde.
+pub(super) fn is_email(text: &str, (): &()) -> garde::Result {
+    Email::parse(text).map(drop).map_err(garde::Error::new)
+}
+
 impl fmt::Debug for Email {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Email([redacted])")

@@ -2,7 +2,6 @@
 
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
-use diesel::sql_types::{BigInt, Timestamptz};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use serde_json::Value;
 use shared::ids::UserId;
@@ -10,8 +9,8 @@ use uuid::Uuid;
 
 use super::entry::{Entry, Filter};
 use super::event::{Event, Subject};
+use crate::db;
 use crate::db::schema::audit_log;
-use crate::db::statement;
 use crate::http::RequestId;
 
 /// Writes the row. Call it in the transaction of the act.
@@ -42,11 +41,7 @@ pub async fn forget(
 ) -> QueryResult<usize> {
     const SQL: &str = "
         DELETE FROM audit_log WHERE id IN (SELECT id FROM audit_log WHERE at < $1 LIMIT $2)";
-    statement(SQL)
-        .bind::<Timestamptz, _>(before)
-        .bind::<BigInt, _>(limit)
-        .execute(connection)
-        .await
+    db::forget(connection, SQL, before, limit).await
 }
 
 #[derive(Queryable, Selectable)]

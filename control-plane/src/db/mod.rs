@@ -11,4 +11,4 @@ mod statement;
 pub use migrations::{MigrationError, pending, revert, run};
 pub use pool::{Conn, Pool, PoolError, connect, reach};
 pub use redis::{RedisPool, RedisPoolError, connect_redis, reach_redis};
-pub use statement::{Statement, statement};
+pub use statement::{Statement, forget, statement};

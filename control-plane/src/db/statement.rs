@@ -5,11 +5,13 @@
 
 use std::fmt;
 
+use chrono::{DateTime, Utc};
 use diesel::QueryResult;
 use diesel::pg::Pg;
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
 use diesel::serialize::ToSql;
-use diesel::sql_types::{HasSqlType, Untyped};
+use diesel::sql_types::{BigInt, HasSqlType, Timestamptz, Untyped};
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
 
 /// A fixed text with its values, to be used like any Diesel query.
 #[must_use = "a statement does nothing until it is run"]
@@ -40,6 +42,20 @@ impl<'a> Statement<'a> {
         }));
         self
     }
+}
+
+/// Runs a DELETE of at most `$2` rows of before `$1`, and says how many it deleted.
+pub async fn forget(
+    connection: &mut AsyncPgConnection,
+    delete: &'static str,
+    before: DateTime<Utc>,
+    limit: i64,
+) -> QueryResult<usize> {
+    statement(delete)
+        .bind::<Timestamptz, _>(before)
+        .bind::<BigInt, _>(limit)
+        .execute(connection)
+        .await
 }
 
 struct Bind<T, V> {

@@ -6,14 +6,14 @@ use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
 use diesel::prelude::*;
 use diesel::sql_types::{
-    Array, BigInt, Bool, Bytea, Integer, Interval, Nullable, Text, Timestamptz, Uuid as SqlUuid,
+    Array, BigInt, Bool, Bytea, Integer, Interval, Nullable, Text, Uuid as SqlUuid,
 };
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use secrecy::zeroize::Zeroizing;
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::db::statement;
+use crate::db::{self, statement};
 use crate::error::ApiError;
 use crate::secrets::{KeyRing, Place, Resealed, SealError, SealedColumn, SealedRow};
 
@@ -185,11 +185,7 @@ pub async fn forget_ended(
         DELETE FROM jobs WHERE id IN (
             SELECT id FROM jobs WHERE status <> 'waiting' AND ended_at < $1 LIMIT $2
         )";
-    statement(SQL)
-        .bind::<Timestamptz, _>(before)
-        .bind::<BigInt, _>(limit)
-        .execute(connection)
-        .await
+    db::forget(connection, SQL, before, limit).await
 }
 
 fn interval(duration: Duration) -> TimeDelta {

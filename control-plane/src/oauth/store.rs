@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
 use diesel::result::{DatabaseErrorKind, Error};
-use diesel::sql_types::{BigInt, Bytea, Text, Timestamptz, Uuid as SqlUuid};
+use diesel::sql_types::{Bytea, Text, Timestamptz, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use shared::ids::UserId;
 use uuid::Uuid;
@@ -14,7 +14,7 @@ use super::pkce::Challenge;
 use super::redirect_uri::RedirectUri;
 use crate::accounts::SessionId;
 use crate::db::schema::{oauth_clients, oauth_codes};
-use crate::db::statement;
+use crate::db::{self, statement};
 use crate::secrets::TokenHash;
 
 #[derive(Queryable, Selectable)]
@@ -191,9 +191,5 @@ pub async fn forget_expired(
         DELETE FROM oauth_codes WHERE code_hash IN (
             SELECT code_hash FROM oauth_codes WHERE expires_at < $1 LIMIT $2
         )";
-    statement(SQL)
-        .bind::<Timestamptz, _>(before)
-        .bind::<BigInt, _>(limit)
-        .execute(connection)
-        .await
+    db::forget(connection, SQL, before, limit).await
 }

@@ -9,6 +9,7 @@ use utoipa_actix_web::service_config::ServiceConfig;
 use super::links::ask_for_link;
 use super::{Purpose, reset, verification};
 use crate::accounts::Email;
+use crate::accounts::email::is_email;
 use crate::accounts::passwords::check_new;
 use crate::app::AppState;
 use crate::error::ApiError;
@@ -74,10 +75,6 @@ struct Notice {
 const ON_ITS_WAY: Notice = Notice {
     message: "If the address has an account, a mail is on its way",
 };
-
-fn is_email(email: &str, (): &()) -> garde::Result {
-    Email::parse(email).map(drop).map_err(garde::Error::new)
-}
 
 /// Whether it is the address is asked when the token has told it.
 fn is_password(password: &SecretString, (): &()) -> garde::Result {

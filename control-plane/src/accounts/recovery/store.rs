@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
-use diesel::sql_types::{BigInt, Bool, Bytea, Text, Timestamptz, Uuid as SqlUuid};
+use diesel::sql_types::{Bool, Bytea, Text, Timestamptz, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use secrecy::{ExposeSecret, SecretString};
 use shared::ids::UserId;
@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::Purpose;
 use crate::accounts::Email;
 use crate::db::schema::{one_time_tokens, users};
-use crate::db::statement;
+use crate::db::{self, statement};
 use crate::secrets::TokenHash;
 
 /// The person who may be sent a link of this kind, locked: whoever asks at the same time waits. An
@@ -199,11 +199,7 @@ pub async fn forget_expired(
         DELETE FROM one_time_tokens WHERE token_hash IN (
             SELECT token_hash FROM one_time_tokens WHERE expires_at < $1 LIMIT $2
         )";
-    statement(SQL)
-        .bind::<Timestamptz, _>(before)
-        .bind::<BigInt, _>(limit)
-        .execute(connection)
-        .await
+    db::forget(connection, SQL, before, limit).await
 }
 
 #[derive(QueryableByName)]

@@ -6,6 +6,7 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 
 use super::views::UserView;
+use crate::accounts::email::is_email;
 use crate::accounts::passwords::check_new;
 use crate::accounts::registration::{self, FREE_PLAN, Registrar, Registration};
 use crate::accounts::{Email, Role};
@@ -36,10 +37,6 @@ struct RegisterRequest {
         pattern = r"^[^\x00-\x1f\x7f-\x9f]+$"
     )]
     full_name: Option<String>,
-}
-
-fn is_email(email: &str, (): &()) -> garde::Result {
-    Email::parse(email).map(drop).map_err(garde::Error::new)
 }
 
 fn is_password(email: &str) -> impl FnOnce(&SecretString, &()) -> garde::Result + '_ {

@@ -16,7 +16,7 @@ use uuid::Uuid;
 use super::{EndReason, NewSession, SessionId};
 use crate::accounts::{Role, UnknownRole};
 use crate::db::schema::{oauth_clients, refresh_tokens, sessions};
-use crate::db::statement;
+use crate::db::{self, statement};
 use crate::secrets::TokenHash;
 
 /// Sessions that a person may have at once. Logins at the same moment may exceed it; the next one
@@ -289,11 +289,7 @@ pub async fn forget_ended(
         DELETE FROM sessions WHERE id IN (
             SELECT id FROM sessions WHERE expires_at < $1 OR revoked_at < $1 LIMIT $2
         )";
-    statement(SQL)
-        .bind::<Timestamptz, _>(before)
-        .bind::<BigInt, _>(limit)
-        .execute(connection)
-        .await
+    db::forget(connection, SQL, before, limit).await
 }
 
 /// The sessions that ended within this time before now, at most so many.
