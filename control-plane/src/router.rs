@@ -6,7 +6,6 @@ use actix_web::http::header::{ALLOW, HeaderValue};
 use actix_web::middleware::{Next, from_fn};
 use actix_web::web::{self, Bytes};
 use actix_web::{App, Error, HttpRequest, HttpResponse};
-use tracing_actix_web::TracingLogger;
 use utoipa::openapi::path::PathItem;
 use utoipa::openapi::{OpenApi, Paths};
 use utoipa_actix_web::service_config::ServiceConfig;
@@ -14,7 +13,7 @@ use utoipa_actix_web::{AppExt, scope};
 
 use crate::app::AppState;
 use crate::error::{ApiError, Code};
-use crate::http::observe::{RequestSpan, measure};
+use crate::http::observe::{Series, observe};
 use crate::http::{cors, docs, frame, host, https, input};
 use crate::{accounts, audit, fleet, health, oauth, tunnels, usage};
 
@@ -65,6 +64,7 @@ pub fn app(
     App::new()
         .app_data(state.clone())
         .app_data(documentation.clone())
+        .app_data(Series::default())
         .configure(input::configure)
         // Before the scopes, which take every path below theirs.
         .configure(docs::configure)
@@ -74,8 +74,7 @@ pub fn app(
         .default_service(web::to(unmatched))
         .wrap(from_fn(cors::cors))
         .wrap(from_fn(ours))
-        .wrap(from_fn(measure))
-        .wrap(TracingLogger::<RequestSpan>::new())
+        .wrap(from_fn(observe))
         .wrap(from_fn(frame::frame))
 }
 

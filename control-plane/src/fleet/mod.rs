@@ -15,6 +15,7 @@ pub mod selection;
 
 mod bus;
 mod enrolment;
+mod pages;
 mod routes;
 mod session;
 mod store;

@@ -10,12 +10,12 @@ use std::sync::{Arc, Mutex};
 
 use chrono::{DateTime, Duration, Utc};
 use ipnet::IpNet;
-use serde_json::value::RawValue;
 use shared::ids::ServerId;
 use shared::wireguard::PublicKey;
 use uuid::Uuid;
 
 use super::lock;
+use super::pages::Pages;
 
 /// How long after its last sign of life a node still gets new clients, in seconds.
 const FRESHNESS_SECONDS: i64 = 15;
@@ -123,7 +123,6 @@ impl Live {
 pub struct Server {
     profile: Profile,
     cell: Arc<LiveCell>,
-    written: Mutex<Option<(Seen, Arc<RawValue>)>>,
 }
 
 impl Server {
@@ -135,29 +134,7 @@ impl Server {
     }
 
     fn over(profile: Profile, cell: Arc<LiveCell>) -> Self {
-        Self {
-            profile,
-            cell,
-            written: Mutex::default(),
-        }
-    }
-
-    /// The server as JSON, written anew only when something in it has moved: a list of servers is
-    /// asked for far more often than a node reports.
-    pub fn written<E>(
-        &self,
-        seen: Seen,
-        write: impl FnOnce() -> Result<Box<RawValue>, E>,
-    ) -> Result<Arc<RawValue>, E> {
-        let mut written = lock(&self.written);
-        if let Some((then, json)) = written.as_ref()
-            && *then == seen
-        {
-            return Ok(Arc::clone(json));
-        }
-        let json: Arc<RawValue> = write()?.into();
-        *written = Some((seen, Arc::clone(&json)));
-        Ok(json)
+        Self { profile, cell }
     }
 
     /// The figures at this moment.
@@ -272,6 +249,7 @@ impl LiveCell {
 pub struct FleetView {
     servers: Vec<Arc<Server>>,
     by_id: HashMap<ServerId, Arc<Server>>,
+    pages: Pages,
 }
 
 impl FleetView {
@@ -282,7 +260,11 @@ impl FleetView {
             .iter()
             .map(|server| (server.id, Arc::clone(server)))
             .collect();
-        Self { servers, by_id }
+        Self {
+            servers,
+            by_id,
+            pages: Pages::default(),
+        }
     }
 
     /// Every server, by hostname.
@@ -294,6 +276,10 @@ impl FleetView {
     #[must_use]
     pub fn get(&self, id: ServerId) -> Option<&Arc<Server>> {
         self.by_id.get(&id)
+    }
+
+    pub(super) const fn pages(&self) -> &Pages {
+        &self.pages
     }
 
     /// The next view: the catalogue as just read, the cells kept.

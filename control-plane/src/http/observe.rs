@@ -3,14 +3,17 @@
 //! Neither the client's address nor its user agent nor a query string (it may hold a token) is
 //! recorded anywhere.
 
-use std::time::Instant;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
 use actix_web::body::MessageBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::http::StatusCode;
 use actix_web::middleware::Next;
-use actix_web::{Error, HttpMessage};
-use tracing::{Span, field};
-use tracing_actix_web::RootSpanBuilder;
+use actix_web::{Error, HttpMessage, HttpRequest};
+use metrics::Histogram;
+use tracing::{Instrument, Span, field};
 
 use super::request_id::RequestId;
 
@@ -20,63 +23,43 @@ pub const REQUEST_SECONDS: &str = "http_request_duration_seconds";
 /// Stands for every path that is no route, so that scanners cannot grow the metrics.
 const UNMATCHED: &str = "unmatched";
 
-/// Measures each request.
-pub async fn measure<B: MessageBody>(
+/// The layer: what happens to a request happens in its span, and is measured.
+pub async fn observe<B: MessageBody>(
     request: ServiceRequest,
     next: Next<B>,
 ) -> Result<ServiceResponse<B>, Error> {
     let start = Instant::now();
-    let response = next.call(request).await?;
-    let route = response
-        .request()
-        .match_pattern()
-        .unwrap_or_else(|| UNMATCHED.to_owned());
-    metrics::histogram!(
-        REQUEST_SECONDS,
-        "method" => method(response.request().method().as_str()),
-        "route" => route,
-        "status" => response.status().as_u16().to_string(),
-    )
-    .record(start.elapsed());
+    let span = span(&request);
+    let outcome = next.call(request).instrument(span.clone()).await;
+    span.in_scope(|| tell(&span, &outcome));
+    let response = outcome?;
+    if let Some(series) = response.request().app_data::<Series>() {
+        series.record(response.request(), response.status(), start.elapsed());
+    }
     Ok(response)
 }
 
-/// The methods that routes have; any other is the caller's invention.
-fn method(method: &str) -> &'static str {
-    ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]
-        .into_iter()
-        .find(|known| *known == method)
-        .unwrap_or("other")
+fn span(request: &ServiceRequest) -> Span {
+    let id = request.extensions().get::<RequestId>().cloned();
+    tracing::info_span!(
+        "request",
+        request_id = id.as_ref().map(RequestId::as_str),
+        method = method(request.method().as_str()),
+        route = request.match_pattern(),
+        status = field::Empty,
+    )
 }
 
-/// The span around a request.
-#[derive(Debug)]
-pub struct RequestSpan;
-
-impl RootSpanBuilder for RequestSpan {
-    fn on_request_start(request: &ServiceRequest) -> Span {
-        let id = request.extensions().get::<RequestId>().cloned();
-        tracing::info_span!(
-            "request",
-            request_id = id.as_ref().map(RequestId::as_str),
-            method = method(request.method().as_str()),
-            route = request.match_pattern(),
-            status = field::Empty,
-        )
-    }
-
-    fn on_request_end<B: MessageBody>(span: Span, outcome: &Result<ServiceResponse<B>, Error>) {
-        let _entered = span.enter();
-        match outcome {
-            Ok(response) => {
-                span.record("status", response.status().as_u16());
-                match response.response().error() {
-                    Some(error) if response.status().is_server_error() => failed(error),
-                    _ => tracing::debug!("answered"),
-                }
+fn tell<B>(span: &Span, outcome: &Result<ServiceResponse<B>, Error>) {
+    match outcome {
+        Ok(response) => {
+            span.record("status", response.status().as_u16());
+            match response.response().error() {
+                Some(error) if response.status().is_server_error() => failed(error),
+                _ => tracing::debug!("answered"),
             }
-            Err(error) => failed(error),
         }
+        Err(error) => failed(error),
     }
 }
 
@@ -96,4 +79,54 @@ fn chain(error: &Error) -> String {
         source = cause.source();
     }
     text
+}
+
+/// One worker's handles of the histogram. Finding a route by its path walks all of them, and finding
+/// a series by its labels copies each; a path that is a route by itself is found here at once.
+#[derive(Default)]
+pub struct Series(RefCell<HashMap<String, Outcomes>>);
+
+/// By method and status.
+type Outcomes = HashMap<(&'static str, u16), Histogram>;
+
+impl Series {
+    fn record(&self, request: &HttpRequest, status: StatusCode, took: Duration) {
+        let outcome = (method(request.method().as_str()), status.as_u16());
+        let mut series = self.0.borrow_mut();
+        // Only routes are kept, so a path that is found is one.
+        let known = series.get(request.path()).and_then(|it| it.get(&outcome));
+        if let Some(histogram) = known {
+            return histogram.record(took);
+        }
+        let route = request
+            .match_pattern()
+            .unwrap_or_else(|| UNMATCHED.to_owned());
+        series
+            .entry(route.clone())
+            .or_default()
+            .entry(outcome)
+            .or_insert_with(|| {
+                metrics::histogram!(
+                    REQUEST_SECONDS,
+                    "method" => outcome.0,
+                    "route" => route,
+                    "status" => outcome.1.to_string(),
+                )
+            })
+            .record(took);
+    }
+}
+
+impl std::fmt::Debug for Series {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Series").finish_non_exhaustive()
+    }
+}
+
+/// The methods that routes have; any other is the caller's invention.
+fn method(method: &str) -> &'static str {
+    ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]
+        .into_iter()
+        .find(|known| *known == method)
+        .unwrap_or("other")
 }

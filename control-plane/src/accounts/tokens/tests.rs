@@ -61,6 +61,34 @@ fn what_was_issued_comes_back() {
 }
 
 #[test]
+fn a_token_that_was_good_is_not_good_for_ever() {
+    let issuer = issuer(SECRET);
+    let token = issued(&issuer);
+    let claims = issuer.verify(&token).unwrap();
+    assert_eq!(issuer.verify(&token).unwrap(), claims);
+    let expires_at = Utc::now();
+    let over = Claims {
+        expires_at,
+        ..claims
+    };
+    issuer.good.insert(hash(&token), over);
+    assert!(matches!(issuer.verify(&token), Err(TokenError::Expired)));
+}
+
+#[test]
+fn what_is_no_token_is_not_remembered() {
+    let issuer = issuer(SECRET);
+    let token = issued(&issuer);
+    let changed = format!("{token}A");
+    for _ in 0..2 {
+        assert!(matches!(issuer.verify(&changed), Err(TokenError::Invalid)));
+    }
+    issuer.verify(&token).unwrap();
+    issuer.good.run_pending_tasks();
+    assert_eq!(issuer.good.entry_count(), 1);
+}
+
+#[test]
 fn the_hand_made_token_of_these_tests_is_good() {
     assert!(
         issuer(SECRET)

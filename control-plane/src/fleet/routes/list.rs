@@ -1,18 +1,20 @@
-use std::sync::Arc;
+use std::time::Instant;
 
-use actix_web::{HttpRequest, get, web};
+use actix_web::http::header::ContentType;
+use actix_web::web::Bytes;
+use actix_web::{HttpRequest, HttpResponse, get, web};
 use chrono::Utc;
 use garde::Validate;
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
 
 use super::views::ServerView;
 use crate::app::AppState;
 use crate::error::ApiError;
-use crate::fleet::Server;
+use crate::fleet::{FleetView, Server};
+use crate::http::CurrentUser;
+use crate::http::input::parse_query;
 use crate::http::page::{PageLinks, PageQuery};
-use crate::http::{CurrentUser, ValidQuery};
 
 /// Every filter that is given has to hold; texts are compared without regard to case.
 #[derive(Debug, Clone, Default, Deserialize, Validate, IntoParams)]
@@ -50,8 +52,7 @@ pub(super) struct Filter {
 
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct ServerList {
-    #[schema(value_type = Vec<ServerView>)]
-    servers: Vec<Arc<RawValue>>,
+    servers: Vec<ServerView>,
     /// How many match, over all pages.
     total: u64,
     page: u32,
@@ -71,10 +72,28 @@ pub(super) async fn list_servers(
     request: HttpRequest,
     state: web::Data<AppState>,
     _: CurrentUser,
-    ValidQuery(filter): ValidQuery<Filter>,
-    ValidQuery(asked): ValidQuery<PageQuery>,
-) -> Result<web::Json<ServerList>, ApiError> {
-    let (view, now) = (state.fleet().view(), Utc::now());
+) -> Result<HttpResponse, ApiError> {
+    let view = state.fleet().view();
+    let (path, query) = (request.path(), request.query_string());
+    let key = request
+        .uri()
+        .path_and_query()
+        .map_or(path, |it| it.as_str());
+    let page = view.pages().get(key, Instant::now(), || {
+        let list = page(&view, path, query)?;
+        serde_json::to_vec(&list)
+            .map(Bytes::from)
+            .map_err(ApiError::internal)
+    })?;
+    Ok(HttpResponse::Ok()
+        .content_type(ContentType::json())
+        .body(page))
+}
+
+fn page(view: &FleetView, path: &str, query: &str) -> Result<ServerList, ApiError> {
+    let filter: Filter = parse_query(query)?;
+    let asked: PageQuery = parse_query(query)?;
+    let now = Utc::now();
     let matching: Vec<_> = view
         .servers()
         .iter()
@@ -85,21 +104,13 @@ pub(super) async fn list_servers(
     let (page, per_page) = (asked.page(), asked.per_page());
     let total = u64::try_from(matching.len()).unwrap_or(u64::MAX);
     let servers = matching.into_iter().skip(first).take(count);
-    Ok(web::Json(ServerList {
-        servers: servers
-            .map(|server| ServerView::json(server, now))
-            .collect::<Result<_, _>>()?,
+    Ok(ServerList {
+        servers: servers.map(|it| ServerView::new(it, now)).collect(),
         total,
         page,
         per_page,
-        links: PageLinks::new(
-            request.path(),
-            request.query_string(),
-            page,
-            per_page,
-            total,
-        ),
-    }))
+        links: PageLinks::new(path, query, page, per_page, total),
+    })
 }
 
 impl Filter {
@@ -137,7 +148,6 @@ mod tests {
     use super::*;
     use crate::fleet::Live;
     use crate::fleet::view::tests::profile;
-    use crate::http::input::parse_query;
 
     #[rstest]
     #[case("", true)]

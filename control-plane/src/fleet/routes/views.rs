@@ -1,15 +1,12 @@
 //! Servers as callers read them.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use serde_json::value::{RawValue, to_raw_value};
 use shared::ids::ServerId;
 use utoipa::ToSchema;
 
-use crate::error::ApiError;
 use crate::fleet::view::{Seen, Server, ServerStatus};
 
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
@@ -71,18 +68,7 @@ pub(super) struct BandwidthView {
 
 impl ServerView {
     pub(super) fn new(server: &Server, now: DateTime<Utc>) -> Self {
-        Self::of(server, server.live().seen(now))
-    }
-
-    /// The same as JSON, as a rule without writing it.
-    pub(super) fn json(server: &Server, now: DateTime<Utc>) -> Result<Arc<RawValue>, ApiError> {
         let seen = server.live().seen(now);
-        server
-            .written(seen, || to_raw_value(&Self::of(server, seen)))
-            .map_err(ApiError::internal)
-    }
-
-    fn of(server: &Server, seen: Seen) -> Self {
         Self {
             id: server.id,
             hostname: server.hostname.clone(),
@@ -151,23 +137,5 @@ mod tests {
             let view = ServerView::new(&Server::new(profile, live), now);
             assert_eq!((view.status, view.load), (*status, 45.5));
         }
-    }
-
-    #[test]
-    fn what_was_written_is_what_would_be() {
-        let now = Utc::now();
-        let server = Server::new(profile(1), online(now));
-        let fresh = |now| serde_json::to_string(&ServerView::new(&server, now)).unwrap();
-        let first = ServerView::json(&server, now).unwrap();
-        assert_eq!(first.get(), fresh(now));
-        assert!(Arc::ptr_eq(
-            &first,
-            &ServerView::json(&server, now).unwrap()
-        ));
-        // Its silence is what has moved.
-        let later = now + chrono::Duration::minutes(5);
-        let second = ServerView::json(&server, later).unwrap();
-        assert_eq!(second.get(), fresh(later));
-        assert_ne!(second.get(), first.get());
     }
 }
