@@ -197,6 +197,7 @@ fn split(
             frames.push(CountersFrame {
                 taken_at,
                 entries: Vec::new(),
+                consumed: Vec::new(),
             });
         }
         if let Some(frame) = frames.last_mut() {

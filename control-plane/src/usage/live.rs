@@ -355,7 +355,11 @@ mod tests {
                 (PeerId(*peer), counters)
             })
             .collect();
-        CountersFrame { taken_at, entries }
+        CountersFrame {
+            taken_at,
+            entries,
+            consumed: Vec::new(),
+        }
     }
 
     fn stored(report: &Report, ended: bool) -> store::Stored {

@@ -14,6 +14,10 @@ pub struct Occupancy {
     pub pool_used: u32,
     pub capacity: u32,
     pub draining: bool,
+    /// Differences between ledger and interface that were repaired.
+    pub drift: u64,
+    /// Removals in the snapshot that waits for the operator.
+    pub held_removals: Option<u32>,
 }
 
 /// The load between two readings. Selection sorts by `current_load`, the worst component.
@@ -47,6 +51,8 @@ pub(super) fn load(
         pool_used: occupancy.pool_used,
         capacity: occupancy.capacity,
         draining: occupancy.draining,
+        drift: occupancy.drift,
+        held_removals: occupancy.held_removals,
     }
 }
 
@@ -167,7 +173,7 @@ mod tests {
             peers: 3,
             pool_used,
             capacity: 250,
-            draining: false,
+            ..Occupancy::default()
         };
         let load = load(&rest(), &after, SECOND, occupancy);
         assert!((load.current_load - expected).abs() < 0.001, "{load:?}");

@@ -99,6 +99,7 @@ mod tests {
             pool_used: 9,
             capacity: 90,
             draining: true,
+            ..Occupancy::default()
         };
         let load = sampler.sample(begin + Duration::from_secs(1), occupancy);
         assert!(load.memory > 0.0 && load.memory < 1.0, "{load:?}");

@@ -236,6 +236,7 @@ impl Session<'_> {
             capacity: standing.capacity,
             backend: standing.backend.to_owned(),
             draining: standing.draining,
+            next_key: None,
         }
     }
 
@@ -271,6 +272,7 @@ impl Session<'_> {
                 Ok(self.link.node.desired(apply, received).await?)
             }
             PlaneMessage::Token(token) => self.keep(token).await,
+            PlaneMessage::Settings(_) | PlaneMessage::Watch(_) => Ok(()),
         }
     }
 

@@ -64,6 +64,7 @@ impl Assembler {
 mod tests {
     use super::*;
     use shared::ids::{ConnectionId, PeerId};
+    use shared::protocol::Limits;
     use shared::wireguard::PublicKey;
 
     fn part(revision: u64, part: u32, last: bool, peers: &[u64]) -> SnapshotPart {
@@ -80,6 +81,7 @@ mod tests {
                     preshared_key: None,
                     addresses: None,
                     not_after: None,
+                    limits: Limits::default(),
                 })
                 .collect(),
         }

@@ -363,6 +363,11 @@ impl Node {
             pool_used: self.state.pool.used(),
             capacity: self.state.pool.capacity(),
             draining: self.state.draining,
+            drift: self.drift,
+            held_removals: self
+                .held
+                .as_ref()
+                .map(|held| u32::try_from(held.summary.removals).unwrap_or(u32::MAX)),
         }
     }
 

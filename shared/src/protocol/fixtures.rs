@@ -4,6 +4,7 @@
 //! out there.
 
 mod v1;
+mod v2;
 
 use std::fmt::Debug;
 
@@ -108,15 +109,19 @@ fn counters_of_version_1_are_understood() {
                 counters(u32::MAX, u64::MAX, 1, Some(1_800_000_000)),
             ),
         ],
+        consumed: Vec::new(),
     };
-    let text = include_str!("fixtures/v1/counters.hex");
-    let digits: Vec<u32> = text.chars().filter_map(|it| it.to_digit(16)).collect();
-    let bytes: Vec<u8> = digits
-        .chunks(2)
-        .map(|pair| u8::try_from(pair[0] * 16 + pair[1]).expect("a byte"))
-        .collect();
+    let bytes = hex(include_str!("fixtures/v1/counters.hex"));
     assert_eq!(CountersFrame::decode(&bytes).expect("decodes"), frame);
     assert_eq!(frame.encode(), bytes);
+}
+
+fn hex(text: &str) -> Vec<u8> {
+    let digits: Vec<u32> = text.chars().filter_map(|it| it.to_digit(16)).collect();
+    digits
+        .chunks(2)
+        .map(|pair| u8::try_from(pair[0] * 16 + pair[1]).expect("a byte"))
+        .collect()
 }
 
 /// Adds a field that this version does not know to every object.
@@ -272,6 +277,11 @@ fn the_largest_messages_fit_the_frame() {
             "255.255.255.255",
             Some("fd70:7276:706e:ffff:ffff:ffff:ffff:ffff"),
         )),
+        limits: Limits {
+            download_bps: Some(u64::MAX),
+            upload_bps: Some(u64::MAX),
+            allowance: Some(u64::MAX),
+        },
         ..peer()
     };
     let apply = PlaneMessage::Apply(Apply {

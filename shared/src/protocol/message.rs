@@ -23,6 +23,10 @@ pub enum AgentMessage {
     Resync,
     /// The node's token is past two thirds of its life: send a new one.
     RenewToken,
+    /// Round trips of the peers that [`PlaneMessage::Watch`] named (since version 2).
+    RoundTrips(RoundTrips),
+    /// The interface's next key is made; it takes over at the time (since version 2).
+    NextKey(NextKey),
     /// A message of a later version; ignored.
     #[serde(other)]
     Unknown,
@@ -37,6 +41,11 @@ pub enum PlaneMessage {
     Snapshot(SnapshotPart),
     Apply(Apply),
     Token(NodeToken),
+    /// What the operator wants of the node as a whole: after each [`Welcome`], and whenever it changes
+    /// (since version 2).
+    Settings(Settings),
+    /// Whose round trip to measure from now on: these and no others (since version 2).
+    Watch(Watch),
     /// A message of a later version; ignored.
     #[serde(other)]
     Unknown,
@@ -99,6 +108,9 @@ pub struct Hello {
     /// The operator has asked this node to take no new clients.
     #[serde(default)]
     pub draining: bool,
+    /// The key that the interface will have next, where a rotation is planned (since version 2).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_key: Option<NextKey>,
 }
 
 /// The plane accepts the session.
@@ -165,6 +177,64 @@ pub struct Peer {
     /// The node removes the peer by itself at this time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_after: Option<DateTime<Utc>>,
+    /// What the peer may use (since version 2).
+    #[serde(default, skip_serializing_if = "Limits::are_none")]
+    pub limits: Limits,
+}
+
+/// What a peer may use. What is absent is not limited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Limits {
+    /// Towards the client, in bits a second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub download_bps: Option<u64>,
+    /// From the client, in bits a second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upload_bps: Option<u64>,
+    /// The lease of the client's quota: bytes of the packets inside the tunnel, both directions
+    /// together, since the peer came to this node. Beyond it nothing passes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allowance: Option<u64>,
+}
+
+impl Limits {
+    /// Whether nothing is limited.
+    #[must_use]
+    pub const fn are_none(&self) -> bool {
+        self.download_bps.is_none() && self.upload_bps.is_none() && self.allowance.is_none()
+    }
+}
+
+/// What the operator wants of a node as a whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Settings {
+    /// Take no new clients.
+    #[serde(default)]
+    pub draining: bool,
+    /// When the interface's key is to be replaced by a new one; none where it is to stay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotate_key_at: Option<DateTime<Utc>>,
+}
+
+/// A key that the interface will have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NextKey {
+    pub public_key: PublicKey,
+    /// When it takes the place of the present one.
+    pub at: DateTime<Utc>,
+}
+
+/// Peers whose round trip somebody looks at, at most [`MAX_WATCHED`](super::MAX_WATCHED).
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Watch {
+    pub peers: Vec<PeerId>,
+}
+
+/// Round trips between the node and clients through the tunnel. Who did not answer is not in it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct RoundTrips {
+    /// In microseconds.
+    pub peers: Vec<(PeerId, u32)>,
 }
 
 /// One part of the whole desired state. Applied when the last part is there.
@@ -292,6 +362,22 @@ pub struct Load {
     pub capacity: u32,
     #[serde(default)]
     pub draining: bool,
+    /// Differences between ledger and interface that were repaired since the agent started (since
+    /// version 2).
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub drift: u64,
+    /// Removals in a snapshot that waits for the operator, because it removes too many peers (since
+    /// version 2).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_removals: Option<u32>,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// A node's credential. Its Debug form hides the token.

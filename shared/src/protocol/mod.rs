@@ -20,7 +20,7 @@ pub use message::*;
 pub use state_hash::StateHash;
 
 /// The newest version that this build speaks.
-pub const PROTOCOL_VERSION: u16 = 1;
+pub const PROTOCOL_VERSION: u16 = 2;
 /// The oldest version that this build still speaks.
 pub const MIN_PROTOCOL_VERSION: u16 = 1;
 
@@ -28,6 +28,8 @@ pub const MIN_PROTOCOL_VERSION: u16 = 1;
 pub const MAX_FRAME_BYTES: usize = 256 * 1024;
 /// Largest number of peers in one snapshot part, and of changes in one [`Apply`].
 pub const MAX_PEERS_PER_MESSAGE: usize = 500;
+/// Largest number of peers in one [`Watch`].
+pub const MAX_WATCHED: usize = 1_000;
 
 /// The path of the session's WebSocket, below the plane's base URL.
 pub const SESSION_PATH: &str = "/node/v1/session";

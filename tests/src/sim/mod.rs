@@ -15,7 +15,8 @@ use reqwest::StatusCode;
 use shared::ids::{ConnectionId, PeerId, ServerId};
 use shared::protocol::enrolment::{EnrolRequest, EnrolResponse};
 use shared::protocol::{
-    AgentMessage, ENROL_PATH, FailureReason, Load, NodeToken, PROTOCOL_VERSION, Refused, Welcome,
+    AgentMessage, ENROL_PATH, FailureReason, Load, NodeToken, PROTOCOL_VERSION, Refused, Settings,
+    Welcome,
 };
 use shared::wireguard::{PrivateKey, PublicKey};
 use tokio::sync::{mpsc, oneshot};
@@ -97,6 +98,9 @@ pub struct SessionView {
     pub dial_status: Option<u16>,
     /// Changes and snapshot peers that the last session brought.
     pub changes_received: u64,
+    /// What the plane wants of the node as a whole, and whose round trips.
+    pub settings: Option<Settings>,
+    pub watched: Vec<PeerId>,
 }
 
 /// What a test tells the running node to do.

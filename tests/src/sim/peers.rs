@@ -7,8 +7,8 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use shared::ids::{ConnectionId, Generation, PeerId, Revision};
 use shared::protocol::counters::{CountersFrame, MAX_ENTRIES};
 use shared::protocol::{
-    Addresses, Applied, Apply, Change, FailureReason, Outcome, Peer, PeerCounters, PeerResult,
-    SnapshotPart, StateHash, Timings,
+    Addresses, Applied, Apply, Change, FailureReason, Limits, Outcome, Peer, PeerCounters,
+    PeerResult, SnapshotPart, StateHash, Timings,
 };
 use shared::wireguard::{PresharedKey, PublicKey};
 
@@ -211,6 +211,7 @@ impl Peers {
         (!entries.is_empty()).then_some(CountersFrame {
             taken_at: now,
             entries,
+            consumed: Vec::new(),
         })
     }
 }
@@ -298,6 +299,7 @@ mod tests {
             preshared_key: None,
             addresses: None,
             not_after: None,
+            limits: Limits::default(),
         }
     }
 

@@ -158,6 +158,10 @@ impl Session<'_> {
             PlaneMessage::Token(token) => {
                 *self.node.token.lock().expect("no holder panics") = token;
             }
+            PlaneMessage::Settings(settings) => {
+                self.node.state().session.settings = Some(settings);
+            }
+            PlaneMessage::Watch(watch) => self.node.state().session.watched = watch.peers,
             PlaneMessage::Unknown => {}
         }
         Ok(())
@@ -271,6 +275,7 @@ pub(super) fn hello(node: &Node) -> Hello {
         capacity: config.capacity,
         backend: "simulated".to_owned(),
         draining: config.draining,
+        next_key: None,
     }
 }
 

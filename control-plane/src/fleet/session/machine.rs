@@ -213,7 +213,7 @@ impl Machine {
             Ok(AgentMessage::Resync) => self.handle_resync(now),
             Ok(AgentMessage::RenewToken) => self.outputs.push_back(Output::RenewToken),
             Ok(AgentMessage::Hello(_)) => self.close(Close::bad_frame("a second hello")),
-            Ok(AgentMessage::Unknown) => {}
+            Ok(AgentMessage::RoundTrips(_) | AgentMessage::NextKey(_) | AgentMessage::Unknown) => {}
             Err(_) => self.close(Close::bad_frame("not a message")),
         }
     }

@@ -21,6 +21,7 @@ fn peer(number: u64) -> Peer {
         preshared_key: None,
         addresses: None,
         not_after: None,
+        limits: Limits::default(),
     }
 }
 

@@ -8,7 +8,7 @@ use diesel::sql_types::{Array, BigInt, Bool, Inet, Nullable, Text, Timestamptz, 
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use ipnet::IpNet;
 use shared::ids::{ConnectionId, PeerId, Revision, ServerId, UserId};
-use shared::protocol::{Change, Outcome, Peer, PeerResult, StateHash};
+use shared::protocol::{Change, Limits, Outcome, Peer, PeerResult, StateHash};
 use uuid::Uuid;
 
 use super::{addresses_from_row, corrupt, key_from_row};
@@ -202,6 +202,7 @@ fn change(row: &LogRow) -> diesel::QueryResult<Option<Change>> {
         preshared_key: None,
         addresses: addresses_from_row(row.client_ip, row.client_ipv6),
         not_after: row.expires_at,
+        limits: Limits::default(),
     })))
 }
 

@@ -10,7 +10,8 @@ use futures_util::{SinkExt, StreamExt};
 use shared::ids::{ConnectionId, PeerId, Revision, ServerId, SessionId};
 use shared::protocol::counters::CountersFrame;
 use shared::protocol::{
-    AgentMessage, Applied, Apply, Change, Hello, NodeToken, Peer, PlaneMessage, Resume, Welcome,
+    AgentMessage, Applied, Apply, Change, Hello, Limits, NodeToken, Peer, PlaneMessage, Resume,
+    Welcome,
 };
 use shared::wireguard::PrivateKey;
 use tempfile::TempDir;
@@ -269,6 +270,7 @@ pub(super) fn peer(id: u64) -> Peer {
         preshared_key: None,
         addresses: None,
         not_after: None,
+        limits: Limits::default(),
     }
 }
 

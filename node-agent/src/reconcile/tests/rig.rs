@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use chrono::TimeDelta;
 use shared::ids::{ConnectionId, Generation, PeerId, Revision};
 use shared::protocol::{
-    Addresses, AgentMessage, Applied, Apply, Change, FailureReason, Outcome, Peer, PeerCounters,
-    StateHash,
+    Addresses, AgentMessage, Applied, Apply, Change, FailureReason, Limits, Outcome, Peer,
+    PeerCounters, StateHash,
 };
 use shared::wireguard::{PresharedKey, PrivateKey, PublicKey};
 use tempfile::TempDir;
@@ -163,6 +163,7 @@ pub(super) fn peer(id: u64) -> Peer {
         preshared_key: Some(PresharedKey::generate()),
         addresses: None,
         not_after: None,
+        limits: Limits::default(),
     }
 }
 

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use shared::ids::{ConnectionId, Generation, PeerId, Revision};
-use shared::protocol::{Change, Outcome, Peer, PeerCounters};
+use shared::protocol::{Change, Limits, Outcome, Peer, PeerCounters};
 use shared::wireguard::{PresharedKey, PublicKey};
 
 use crate::counters::Sequence;
@@ -99,6 +99,7 @@ fn change() -> impl Strategy<Value = Change> {
             preshared_key: Some(PresharedKey::from_bytes([psk; 32])),
             addresses: None,
             not_after: not_after.map(at),
+            limits: Limits::default(),
         })),
         2 => (0..8_u64).prop_map(|id| Change::Remove { peer: PeerId(id) }),
     ]
