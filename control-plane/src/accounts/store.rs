@@ -1,6 +1,9 @@
 //! The queries about people.
 
 pub(super) mod own;
+mod profile;
+
+pub(super) use profile::{Credentials, credentials, profile};
 
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
@@ -10,9 +13,9 @@ use secrecy::{ExposeSecret, SecretString};
 use shared::ids::UserId;
 use uuid::Uuid;
 
-use super::profile::{Device, Profile, Subscription};
+use super::profile::{Device, Subscription};
 use super::{Email, Role};
-use crate::db::schema::{devices, plans, subscriptions, totp_factors, users};
+use crate::db::schema::{devices, plans, subscriptions, users};
 
 diesel::define_sql_function! {
     /// What the unique index of the addresses is over.
@@ -101,57 +104,6 @@ async fn insert_subscription(
     Ok(())
 }
 
-/// What a login is checked against.
-pub(super) struct Credentials {
-    pub(super) profile: Profile,
-    pub(super) password_hash: String,
-    pub(super) has_second_factor: bool,
-}
-
-pub(super) async fn credentials(
-    connection: &mut AsyncPgConnection,
-    email: &Email,
-) -> QueryResult<Option<Credentials>> {
-    let enabled = totp_factors::user_id
-        .eq(users::id)
-        .and(totp_factors::enabled_at.is_not_null());
-    let rows: Vec<(ProfileRow, (String, Option<Uuid>))> = with_details()
-        .left_join(totp_factors::table.on(enabled))
-        .filter(lower(users::email).eq(email.as_str()))
-        .filter(users::deleted_at.is_null())
-        .order(devices::id)
-        .select((
-            ProfileRow::as_select(),
-            (users::hashed_password, totp_factors::user_id.nullable()),
-        ))
-        .load(connection)
-        .await?;
-    let (rows, mut secrets): (Vec<_>, Vec<_>) = rows.into_iter().unzip();
-    let secrets = secrets.pop();
-    Ok(assemble(rows)?
-        .zip(secrets)
-        .map(|(profile, (password_hash, second_factor))| Credentials {
-            profile,
-            password_hash,
-            has_second_factor: second_factor.is_some(),
-        }))
-}
-
-/// The account, its running subscription and its devices in one query: a row a device.
-pub(super) async fn profile(
-    connection: &mut AsyncPgConnection,
-    user: UserId,
-) -> QueryResult<Option<Profile>> {
-    let rows = with_details()
-        .filter(users::id.eq(Uuid::from(user)))
-        .filter(users::deleted_at.is_null())
-        .order(devices::id)
-        .select(ProfileRow::as_select())
-        .load(connection)
-        .await?;
-    assemble(rows)
-}
-
 /// Whether the account is active, and the tier of its running plan.
 pub(super) async fn tier(
     connection: &mut AsyncPgConnection,
@@ -175,55 +127,6 @@ pub(super) async fn tier(
         .optional()
 }
 
-#[diesel::dsl::auto_type(no_type_alias)]
-fn with_details() -> _ {
-    let canceled: &'static str = "canceled";
-    let running = subscriptions::user_id
-        .eq(users::id)
-        .and(subscriptions::status.ne(canceled));
-    users::table
-        .left_join(subscriptions::table.on(running))
-        .left_join(devices::table.on(devices::user_id.eq(users::id)))
-}
-
-fn assemble(rows: Vec<ProfileRow>) -> QueryResult<Option<Profile>> {
-    let mut rows = rows.into_iter();
-    let Some(first) = rows.next() else {
-        return Ok(None);
-    };
-    let devices = first
-        .device
-        .into_iter()
-        .chain(rows.filter_map(|row| row.device));
-    first
-        .user
-        .into_profile(first.subscription, devices.map(Device::from).collect())
-        .map(Some)
-}
-
-#[derive(Queryable, Selectable)]
-#[diesel(table_name = users, check_for_backend(diesel::pg::Pg))]
-struct ProfileRow {
-    #[diesel(embed)]
-    user: UserRow,
-    #[diesel(embed)]
-    subscription: Option<SubscriptionRow>,
-    #[diesel(embed)]
-    device: Option<DeviceRow>,
-}
-
-#[derive(Queryable, Selectable)]
-#[diesel(table_name = users, check_for_backend(diesel::pg::Pg))]
-struct UserRow {
-    id: Uuid,
-    email: String,
-    full_name: Option<String>,
-    role: String,
-    is_active: bool,
-    is_verified: bool,
-    created_at: DateTime<Utc>,
-}
-
 #[derive(Queryable, Selectable)]
 #[diesel(table_name = subscriptions, check_for_backend(diesel::pg::Pg))]
 pub(super) struct SubscriptionRow {
@@ -243,29 +146,6 @@ pub(super) struct DeviceRow {
     public_key: String,
     last_connected_at: Option<DateTime<Utc>>,
     created_at: DateTime<Utc>,
-}
-
-impl UserRow {
-    fn into_profile(
-        self,
-        subscription: Option<SubscriptionRow>,
-        devices: Vec<Device>,
-    ) -> QueryResult<Profile> {
-        Ok(Profile {
-            id: self.id.into(),
-            email: self.email,
-            full_name: self.full_name,
-            role: self
-                .role
-                .parse()
-                .map_err(|error: super::UnknownRole| Error::DeserializationError(error.into()))?,
-            is_active: self.is_active,
-            is_verified: self.is_verified,
-            created_at: self.created_at,
-            subscription: subscription.map(Subscription::from),
-            devices,
-        })
-    }
 }
 
 impl From<SubscriptionRow> for Subscription {

@@ -26,19 +26,22 @@ pub(super) fn is_health(request: &ServiceRequest) -> bool {
 }
 
 fn matches(host: &str, allowed: &[String]) -> bool {
-    let name = without_port(host).to_ascii_lowercase();
+    let name = without_port(host);
     allowed
         .iter()
         .any(|pattern| match pattern.strip_prefix('.') {
             _ if pattern == "*" => true,
-            Some(domain) => {
-                name == domain
-                    || name
-                        .strip_suffix(domain)
-                        .is_some_and(|rest| rest.ends_with('.'))
-            }
-            None => name == *pattern,
+            Some(domain) => name.eq_ignore_ascii_case(domain) || is_below(name, pattern),
+            None => name.eq_ignore_ascii_case(pattern),
         })
+}
+
+/// `a.example.org` is below `.example.org`.
+fn is_below(name: &str, suffix: &str) -> bool {
+    name.len()
+        .checked_sub(suffix.len())
+        .and_then(|at| name.get(at..))
+        .is_some_and(|end| end.eq_ignore_ascii_case(suffix))
 }
 
 /// `[::1]:8000` → `::1`, `localhost:8000` → `localhost`.
