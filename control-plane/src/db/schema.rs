@@ -110,6 +110,9 @@ diesel::table! {
         protocol -> Nullable<Int2>,
         last_seen_at -> Nullable<Timestamptz>,
         created_at -> Timestamptz,
+        drain_requested_at -> Nullable<Timestamptz>,
+        rotate_key_at -> Nullable<Timestamptz>,
+        next_public_key -> Nullable<Varchar>,
     }
 }
 
