@@ -47,6 +47,10 @@ diesel::table! {
         ended_at -> Nullable<Timestamptz>,
         created_at -> Timestamptz,
         updated_at -> Timestamptz,
+        offered_until -> Nullable<Timestamptz>,
+        offer_tried_at -> Nullable<Timestamptz>,
+        offer_reason -> Nullable<Varchar>,
+        offer_made -> Nullable<Bool>,
     }
 }
 
