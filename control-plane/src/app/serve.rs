@@ -19,7 +19,7 @@ use crate::db::{self, MigrationError};
 use crate::jobs::{self, Handlers};
 use crate::mail::{MailError, Postman};
 use crate::router::{self, Documentation};
-use crate::tunnels;
+use crate::{tunnels, usage};
 
 /// Longer than the 60 s for which load balancers keep a connection to us: whoever sends closes first,
 /// or a request meets a connection that is just being closed.
@@ -230,6 +230,10 @@ async fn start_tasks(state: &web::Data<AppState>, handlers: Handlers) {
     });
     let cleaning = state.clone();
     tasks.spawn(async move { tunnels::clean_up(&cleaning).await });
+    let offering = state.clone();
+    tasks.spawn(async move { tunnels::make_offers(&offering).await });
+    let looking = state.clone();
+    tasks.spawn(async move { usage::look(&looking).await });
     tasks.spawn(jobs::run(state.clone().into_inner(), handlers));
     let sweeping = state.clone();
     tasks.spawn(async move { jobs::periodic::run(&sweeping, upkeep::CHORES).await });

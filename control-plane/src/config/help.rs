@@ -126,6 +126,14 @@ pub const VARIABLES: &[(&str, &str)] = &[
         "CONNECTION_IDLE_TIMEOUT",
         "a connection without a handshake for so long ends [30m]",
     ),
+    (
+        "OFFER_LIFETIME",
+        "a replacement that its client does not use ends after so long [5m]",
+    ),
+    (
+        "OFFER_AFTER_SILENCE",
+        "clients of a node that is silent for so long are offered another server [15s]",
+    ),
     ("LOG_FORMAT", "text or json [text]"),
     (
         "RUST_LOG",

@@ -13,6 +13,10 @@ pub struct VpnConfig {
     pub connect_ack_timeout: Duration,
     /// A connection without a handshake for this long ends.
     pub connection_idle_timeout: Duration,
+    /// What is offered in place of a connection ends after this time unless it is used.
+    pub offer_lifetime: Duration,
+    /// The clients of a node that is silent for this long are offered another server.
+    pub offer_after_silence: Duration,
 }
 
 impl VpnConfig {
@@ -37,6 +41,8 @@ impl VpnConfig {
                 .milliseconds("CONNECT_ACK_TIMEOUT_MS", Duration::from_secs(2)),
             connection_idle_timeout: reader
                 .duration("CONNECTION_IDLE_TIMEOUT", Duration::from_secs(30 * 60)),
+            offer_lifetime: reader.duration("OFFER_LIFETIME", Duration::from_secs(5 * 60)),
+            offer_after_silence: reader.duration("OFFER_AFTER_SILENCE", Duration::from_secs(15)),
         }
     }
 }

@@ -47,6 +47,10 @@ diesel::table! {
         ended_at -> Nullable<Timestamptz>,
         created_at -> Timestamptz,
         updated_at -> Timestamptz,
+        offered_until -> Nullable<Timestamptz>,
+        offer_tried_at -> Nullable<Timestamptz>,
+        offer_reason -> Nullable<Varchar>,
+        offer_made -> Nullable<Bool>,
     }
 }
 
@@ -110,6 +114,9 @@ diesel::table! {
         protocol -> Nullable<Int2>,
         last_seen_at -> Nullable<Timestamptz>,
         created_at -> Timestamptz,
+        drain_requested_at -> Nullable<Timestamptz>,
+        rotate_key_at -> Nullable<Timestamptz>,
+        next_public_key -> Nullable<Varchar>,
     }
 }
 

@@ -9,7 +9,8 @@ use futures_util::StreamExt;
 use rand::Rng;
 use redis::aio::MultiplexedConnection;
 use serde::{Deserialize, Serialize};
-use shared::ids::{ConnectionId, ServerId};
+use shared::ids::{ConnectionId, PeerId, ServerId};
+use shared::protocol::RoundTrips;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -43,6 +44,14 @@ pub(super) enum Notice {
     TakenOver { server: ServerId, fence: Fence },
     /// The catalogue changed.
     FleetChanged,
+    /// Sockets of `replica` look at the round trips of these peers, and of no others of `server`.
+    LookedAt {
+        server: ServerId,
+        replica: Uuid,
+        peers: Vec<PeerId>,
+    },
+    /// What the receiver looks at.
+    RoundTrips { server: ServerId, trips: RoundTrips },
     #[serde(other)]
     Unknown,
 }

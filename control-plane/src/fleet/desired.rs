@@ -8,7 +8,8 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use shared::ids::{ConnectionId, Revision, ServerId};
 use shared::protocol::{
-    Addresses, Change, FailureReason, Peer, PeerResult, StateHash, counters::CountersFrame,
+    Addresses, Change, FailureReason, Peer, PeerResult, RoundTrips, StateHash,
+    counters::CountersFrame,
 };
 
 use crate::error::ApiError;
@@ -88,4 +89,7 @@ pub trait DesiredState: Send + Sync + std::fmt::Debug {
 /// Takes the counters of a node's peers. Must not block and must bound what it keeps.
 pub trait CounterSink: Send + Sync + std::fmt::Debug {
     fn record(&self, server: ServerId, frame: CountersFrame);
+
+    /// Takes round trips that somebody in this process looks at.
+    fn round_trips(&self, server: ServerId, trips: &RoundTrips);
 }

@@ -13,6 +13,7 @@ pub mod desired;
 pub mod identity;
 pub mod selection;
 
+mod attention;
 mod bus;
 mod enrolment;
 mod pages;
@@ -20,11 +21,12 @@ mod routes;
 mod session;
 mod store;
 mod tasks;
+mod trouble;
 mod view;
 mod waiters;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use shared::ids::{ConnectionId, ServerId};
@@ -35,12 +37,15 @@ use uuid::Uuid;
 
 pub use self::desired::{CounterSink, DesiredState};
 pub use self::routes::{node_routes, routes};
+pub use self::trouble::Trouble;
 pub use self::view::{Assignment, FleetView, Live, Profile, Server, ServerStatus};
 pub use self::waiters::{AckWaiter, AnswerTimings, Answered, TooManyWaiting, Unanswered};
 
+use self::attention::Attention;
 use self::bus::{Bus, Channel, Notice};
 use self::identity::Identity;
 use self::session::Sessions;
+use self::trouble::Sight;
 use self::waiters::Waiters;
 use crate::db;
 use crate::error::ApiError;
@@ -77,6 +82,8 @@ pub struct Fleet {
     stale: Notify,
     sessions: Sessions,
     waiters: Arc<Waiters>,
+    attention: Attention,
+    sight: Mutex<Sight>,
     bus: Bus,
 }
 
@@ -96,6 +103,8 @@ impl Fleet {
             stale: Notify::new(),
             sessions: Sessions::default(),
             waiters: Arc::default(),
+            attention: Attention::default(),
+            sight: Mutex::default(),
             bus: Bus::new(parts.redis),
         })
     }
@@ -158,7 +167,14 @@ impl Fleet {
 
     /// Reads the catalogue anew; every later [`Fleet::view`] has at least what is committed now.
     pub async fn refresh(&self) -> Result<(), ApiError> {
-        let read = store::read_fleet(&self.db).await?;
+        let read = match store::read_fleet(&self.db).await {
+            Ok(read) => read,
+            Err(error) => {
+                lock(&self.sight).failed();
+                return Err(error);
+            }
+        };
+        lock(&self.sight).read(Instant::now());
         self.view
             .store(Arc::new(self.view().next(read, self.replica)));
         Ok(())

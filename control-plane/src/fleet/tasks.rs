@@ -174,6 +174,12 @@ impl Fleet {
             }
             Notice::TakenOver { server, fence } => self.sessions.end_before(server, fence),
             Notice::FleetChanged => self.stale.notify_one(),
+            Notice::LookedAt {
+                server,
+                replica,
+                peers,
+            } => self.looked_at(server, replica, peers),
+            Notice::RoundTrips { server, trips } => self.counters.round_trips(server, &trips),
             Notice::Unknown => {}
         }
     }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use diesel::result::{DatabaseErrorKind, Error};
-use shared::ids::{ConnectionId, UserId};
+use shared::ids::{ConnectionId, DeviceId, ServerId, UserId};
 use shared::protocol::Addresses;
 use shared::wireguard::{PrivateKey, PublicKey};
 use tokio::sync::oneshot;
@@ -17,6 +17,7 @@ use tokio::sync::oneshot;
 use super::decision::{Decision, Request, decide};
 use super::end::end;
 use super::model::{Connection, EndReason, ServerSummary, Status};
+use super::offers;
 use super::store::{self, Entitlement, NewConnection};
 use crate::app::AppState;
 use crate::error::{ApiError, Code};
@@ -71,6 +72,7 @@ pub(super) async fn connect(
             state: &state,
             user,
             request: &request,
+            offer: None,
             started: Instant::now(),
         };
         let Err(Ok(unwanted)) = answer.send(attempt.run().await) else {
@@ -87,11 +89,77 @@ pub(super) async fn connect(
         .map_err(|_| ApiError::internal("a connect ended without an answer"))?
 }
 
+/// What a connection is offered in place of.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Move {
+    pub(super) of: ConnectionId,
+    /// The server to get away from.
+    pub(super) from: ServerId,
+    /// How long it stands unused.
+    pub(super) lifetime: Duration,
+}
+
+/// Makes a connection that stands ready on another server for the same client, near the old one where
+/// that can be. False when no server can take it.
+pub(super) async fn offer(
+    state: &AppState,
+    user: UserId,
+    public_key: PublicKey,
+    device: Option<DeviceId>,
+    new: Move,
+) -> Result<bool, ApiError> {
+    let view = state.fleet().view();
+    let near = view.get(new.from).map(|server| server.location.clone());
+    for location in [near, None] {
+        let request = Request {
+            public_key: Some(public_key),
+            device,
+            location,
+            ..Request::default()
+        };
+        let attempt = Attempt {
+            state,
+            user,
+            request: &request,
+            offer: Some(new),
+            started: Instant::now(),
+        };
+        if attempt
+            .run_offer(Keys::of(Some(public_key)), new.of)
+            .await?
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// A live connection of the user's as connect answers with it; none where it is not live.
+pub(super) async fn there(
+    state: &AppState,
+    user: UserId,
+    connection: ConnectionId,
+) -> Result<Option<Established>, ApiError> {
+    let attempt = Attempt {
+        state,
+        user,
+        request: &Request::default(),
+        offer: None,
+        started: Instant::now(),
+    };
+    let row = attempt.row(connection).await?;
+    row.filter(|row| row.status == Status::Connected)
+        .map(|row| attempt.joined(row))
+        .transpose()
+}
+
 /// One request to connect.
 struct Attempt<'a> {
     state: &'a AppState,
     user: UserId,
     request: &'a Request,
+    /// What is made only stands ready.
+    offer: Option<Move>,
     started: Instant,
 }
 
@@ -127,7 +195,9 @@ impl Attempt<'_> {
             let entitlement = self.entitlement().await?;
             let decision = decide(self.request, &entitlement, |live| self.fits(live))?;
             let (public_key, replaces) = match decision {
-                Decision::Existing(connection) => return self.join(connection).await,
+                Decision::Existing(connection) => {
+                    return self.join_or_accept(&entitlement, connection).await;
+                }
                 Decision::Connect {
                     public_key,
                     replaces,
@@ -142,6 +212,16 @@ impl Attempt<'_> {
             }
         }
         Err(collision.into())
+    }
+
+    async fn run_offer(&self, keys: Keys, old: ConnectionId) -> Result<bool, ApiError> {
+        let entitlement = self.entitlement().await?;
+        match self.on_any_node(&entitlement, keys, Some(old)).await {
+            Ok(_) => Ok(true),
+            Err(Refusal::Node) => Ok(false),
+            Err(Refusal::Collision(code)) => Err(code.into()),
+            Err(Refusal::Final(error)) => Err(error),
+        }
     }
 
     async fn entitlement(&self) -> Result<Entitlement, ApiError> {
@@ -181,6 +261,8 @@ impl Attempt<'_> {
             ..Criteria::default()
         };
         let mut ranked = rank(&view, &criteria, Utc::now());
+        let left = self.offer.map(|new| new.from);
+        ranked.retain(|server| Some(server.id) != left);
         ranked.truncate(MAX_CANDIDATES);
         Ok(ranked)
     }
@@ -194,7 +276,7 @@ impl Attempt<'_> {
         for server in self.candidates(entitlement.tier)? {
             match self.on_node(&server, entitlement, &keys, replaces).await {
                 Ok(up) => {
-                    if let Some(old) = replaces {
+                    if let Some(old) = replaces.filter(|_| self.offer.is_none()) {
                         self.end_replaced(old).await;
                     }
                     return Ok(self.established(&server, entitlement, keys, up));
@@ -230,6 +312,7 @@ impl Attempt<'_> {
             replaces,
             expires_at: entitlement.ends_at,
             max_connections: entitlement.max_connections,
+            offered_for: self.offer.map(|new| new.lifetime),
         };
         let started_at = match self.insert(&new).await {
             Ok(inserted) => inserted.started_at,
@@ -284,7 +367,7 @@ impl Attempt<'_> {
                     Some("connections_live_key") => {
                         return Err(Refusal::Collision(Code::KeyInUse));
                     }
-                    Some("connections_idempotency") => {
+                    Some("connections_idempotency" | "connections_offer") => {
                         return Err(Refusal::Collision(Code::Conflict));
                     }
                     // It was removed since it was read.
@@ -338,6 +421,20 @@ impl Attempt<'_> {
             }
             tokio::time::sleep(JOIN_POLL).await;
         }
+    }
+
+    /// A client that connects to what was offered to it has taken it.
+    async fn join_or_accept(
+        &self,
+        entitlement: &Entitlement,
+        connection: ConnectionId,
+    ) -> Result<Established, ApiError> {
+        let established = self.join(connection).await?;
+        let mut live = entitlement.live.iter();
+        if let Some(offer) = live.find(|live| live.id == connection && live.is_offer) {
+            offers::accept(self.state, self.user, entitlement, offer).await?;
+        }
+        Ok(established)
     }
 
     async fn row(&self, connection: ConnectionId) -> Result<Option<Connection>, ApiError> {

@@ -50,19 +50,32 @@ pub(super) fn decide(
             if let Some(live) = same.clone().find(|live| fits(live)) {
                 return Ok(Decision::Existing(live.id));
             }
-            same.next()
+            // An offer only has the place when what it was offered for is gone.
+            same.find(|live| !live.is_offer || live.holds_place)
         }
         (None, None) => None,
     };
-    let places = entitlement.live.iter().filter(|live| live.holds_place);
-    let limit = usize::try_from(entitlement.max_connections).unwrap_or(0);
-    if replaces.is_none() && places.count() >= limit {
+    let replaces = replaces.or_else(|| unused_offer(entitlement));
+    if replaces.is_none() && is_full(entitlement) {
         return Err(Code::ConnectionLimit.into());
     }
     Ok(Decision::Connect {
         public_key,
         replaces: replaces.map(|live| live.id),
     })
+}
+
+fn is_full(entitlement: &Entitlement) -> bool {
+    let places = entitlement.live.iter().filter(|live| live.holds_place);
+    let limit = usize::try_from(entitlement.max_connections).unwrap_or(0);
+    places.count() >= limit
+}
+
+/// Where the plan is full, an offer that nobody used makes room.
+fn unused_offer(entitlement: &Entitlement) -> Option<&LiveConnection> {
+    let mut live = entitlement.live.iter();
+    live.find(|live| live.is_offer && live.holds_place)
+        .filter(|_| is_full(entitlement))
 }
 
 /// The key of the request or of its device.
@@ -152,6 +165,8 @@ mod tests {
             public_key,
             idempotency_key: None,
             holds_place: true,
+            is_offer: false,
+            supersedes: None,
         }
     }
 
@@ -246,6 +261,50 @@ mod tests {
                 replaces: Some(new.id)
             }
         );
+    }
+
+    #[test]
+    fn an_offer_is_taken_or_left() {
+        let old = live(KEY);
+        let offer = LiveConnection {
+            holds_place: false,
+            is_offer: true,
+            supersedes: Some(old.id),
+            ..live(KEY)
+        };
+        let both = entitlement(1, vec![old.clone(), offer.clone()]);
+        let anywhere = decide(&with_key(KEY), &both, |_| true).expect("allowed");
+        assert_eq!(anywhere, Decision::Existing(offer.id));
+        let at_the_old = decide(&with_key(KEY), &both, |live| live.id == old.id);
+        assert_eq!(at_the_old.expect("allowed"), Decision::Existing(old.id));
+        let elsewhere = decide(&with_key(KEY), &both, |_| false).expect("allowed");
+        assert_eq!(
+            elsewhere,
+            Decision::Connect {
+                public_key: Some(KEY),
+                replaces: Some(old.id)
+            }
+        );
+        let another = decide(&with_key(OTHER_KEY), &both, |_| true);
+        assert_eq!(code(another), Code::ConnectionLimit);
+    }
+
+    #[test]
+    fn an_offer_that_outlived_its_cause_makes_room() {
+        let offer = LiveConnection {
+            is_offer: true,
+            ..live(KEY)
+        };
+        let replaced = |limit, key| {
+            let full = entitlement(limit, vec![offer.clone()]);
+            match decide(&with_key(key), &full, |_| false).expect("allowed") {
+                Decision::Connect { replaces, .. } => replaces,
+                Decision::Existing(_) => panic!("elsewhere"),
+            }
+        };
+        assert_eq!(replaced(1, OTHER_KEY), Some(offer.id));
+        assert_eq!(replaced(1, KEY), Some(offer.id));
+        assert_eq!(replaced(2, OTHER_KEY), None);
     }
 
     #[test]

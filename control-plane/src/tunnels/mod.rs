@@ -6,6 +6,7 @@
 //!   nothing behind: not a place of the plan, not a key, and in the end not a peer.
 //! - The plan's number of connections holds whatever runs at once: each occupies a numbered place
 //!   under a unique index.
+//! - What is offered in place of a connection takes no place until it replaces it.
 //! - A connection's status only moves forward. A late acknowledgement brings nothing back.
 //! - A client's private key is never stored, and leaves only inside the answer that made it.
 
@@ -18,6 +19,7 @@ mod disconnect;
 mod end;
 mod history;
 mod model;
+mod offers;
 mod qr;
 mod routes;
 mod store;
@@ -27,4 +29,5 @@ pub use desired::NodeLog;
 pub use end::{end_all_of, end_of_key};
 pub use history::{PastConnection, history};
 pub use model::EndReason;
-pub use routes::{aliases, routes};
+pub use offers::{offered, run as make_offers};
+pub use routes::{ConnectView, aliases, configuration, routes};

@@ -9,12 +9,14 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use shared::ids::{Generation, PeerId, ServerId, UserId};
-use shared::protocol::PeerCounters;
 use shared::protocol::counters::CountersFrame;
+use shared::protocol::{PeerCounters, RoundTrips};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use super::audience::Audience;
 use super::meter::Meter;
+use super::round_trips::LastTrips;
 use super::store::{self, Report};
 use crate::db::Pool;
 use crate::error::{ApiError, Code};
@@ -56,6 +58,8 @@ impl Reading {
 pub struct Live {
     state: Mutex<State>,
     watchers: Mutex<HashMap<UserId, Weak<Notify>>>,
+    audience: Arc<Audience>,
+    round_trips: LastTrips,
 }
 
 #[derive(Debug, Default)]
@@ -81,6 +85,10 @@ struct Entry {
 impl CounterSink for Live {
     fn record(&self, server: ServerId, frame: CountersFrame) {
         self.record_at(server, &frame, Instant::now());
+    }
+
+    fn round_trips(&self, server: ServerId, trips: &RoundTrips) {
+        self.round_trips.put(server, trips, Instant::now());
     }
 }
 
@@ -109,6 +117,19 @@ impl Live {
             download,
             peak: entry.meter.peak(),
         })
+    }
+
+    /// The round trip between the node and the peer's client in milliseconds, where somebody at this
+    /// replica looks at it and the client answers.
+    #[must_use]
+    pub fn ping(&self, server: ServerId, peer: PeerId) -> Option<u32> {
+        self.round_trips.of(server, peer, Instant::now())
+    }
+
+    /// Who looks at which connections through this replica.
+    #[must_use]
+    pub const fn audience(&self) -> &Arc<Audience> {
+        &self.audience
     }
 
     /// The peer is gone and its final counters are stored.
@@ -311,6 +332,7 @@ impl Live {
         });
         *peers = nodes.values().map(|node| node.peers.len()).sum();
         drop(state);
+        self.round_trips.forget_old(now);
         self.watchers()
             .retain(|_, notify| notify.strong_count() > 0);
     }

@@ -8,13 +8,20 @@ use std::time::{Duration, Instant};
 use actix_web::web;
 use actix_ws::{AggregatedMessage, AggregatedMessageStream, CloseCode, CloseReason, Session};
 use chrono::{DateTime, Utc};
+use shared::ids::{ConnectionId, PeerId, ServerId};
 use tokio::sync::Notify;
 use tokio::time::MissedTickBehavior;
 
+use super::audience::Seat;
+use super::message::{Message, ServerKeyChanged, ServerKeyChanging, ServerTrouble};
+use super::news::{News, ServerNow};
 use super::store;
 use super::viewer::Viewer;
-use super::watch::{Message, Watch};
+use super::watch::{Figures, Watch};
 use crate::app::AppState;
+use crate::error::ApiError;
+use crate::fleet::Trouble;
+use crate::tunnels;
 
 const TICK: Duration = Duration::from_secs(1);
 /// Ticks between two looks into the database while nothing is known to have changed.
@@ -56,6 +63,7 @@ pub(super) struct Socket {
     pub(super) viewer: Viewer,
     pub(super) session: Session,
     pub(super) changed: Arc<Notify>,
+    pub(super) seat: Seat,
 }
 
 impl Socket {
@@ -115,13 +123,93 @@ impl Socket {
         if ticks.is_multiple_of(PING_TICKS) {
             in_time(self.session.ping(b"")).await?;
         }
-        let view = self.state.fleet().view();
-        let messages = watch.metrics(
-            Utc::now(),
-            |server, peer| self.state.live().reading(server, peer),
-            |server| view.get(server).map(|server| server.live().load),
-        );
+        self.tell_news(watch).await?;
+        let messages = watch.metrics(Utc::now(), |server, peer| self.figures(server, peer));
         self.send(messages).await
+    }
+
+    fn figures(&self, server: ServerId, peer: PeerId) -> Figures {
+        let (live, view) = (self.state.live(), self.state.fleet().view());
+        Figures {
+            reading: live.reading(server, peer),
+            ping: live.ping(server, peer),
+            server_load: view.get(server).map(|server| server.live().load),
+        }
+    }
+
+    /// Tells of the connections' servers. What cannot be said now is said a second later.
+    async fn tell_news(&mut self, watch: &mut Watch) -> Result<(), End> {
+        for (connection, news) in watch.news(|server| self.server_now(server)) {
+            match self.message(connection, &news).await {
+                Ok(message) => {
+                    watch.tell(connection, &news);
+                    self.send(message.into_iter().collect()).await?;
+                }
+                Err(error) => tracing::debug!(%connection, %error, "usage.news_delayed"),
+            }
+        }
+        Ok(())
+    }
+
+    fn server_now(&self, server: ServerId) -> Option<ServerNow> {
+        let (fleet, silence) = (
+            self.state.fleet(),
+            self.state.config().vpn.offer_after_silence,
+        );
+        let view = fleet.view();
+        let server = view.get(server)?;
+        Some(ServerNow {
+            trouble: fleet.trouble(server, silence),
+            public_key: server.public_key,
+            next_key: server.next_key,
+        })
+    }
+
+    /// The words for it; none where it is no longer so.
+    async fn message(
+        &self,
+        connection: ConnectionId,
+        news: &News,
+    ) -> Result<Option<Message>, ApiError> {
+        let (timestamp, connection_id) = (Utc::now(), connection.0);
+        let (user, is_owner) = (self.viewer.user, self.viewer.is_owner());
+        Ok(Some(match news {
+            News::Trouble { trouble, offer } => {
+                let replacement = match offer {
+                    Some(offer) if is_owner => {
+                        let there = tunnels::offered(&self.state, user, offer.connection).await?;
+                        let Some(there) = there else { return Ok(None) };
+                        Some(Box::new(there))
+                    }
+                    _ => None,
+                };
+                let event = ServerTrouble {
+                    timestamp,
+                    connection_id,
+                    replacement,
+                    replacement_expires_at: offer.map(|offer| offer.until),
+                };
+                match trouble {
+                    Trouble::Draining => Message::ServerDraining(event),
+                    Trouble::Unreachable => Message::ServerUnreachable(event),
+                }
+            }
+            News::KeyChanging(next) => Message::ServerKeyChanging(ServerKeyChanging {
+                timestamp,
+                connection_id,
+                next_public_key: next.public_key.to_base64(),
+                key_changes_at: next.at,
+            }),
+            News::KeyChanged(key) => Message::ServerKeyChanged(ServerKeyChanged {
+                timestamp,
+                connection_id,
+                server_public_key: key.to_base64(),
+                wg_config: match is_owner {
+                    true => tunnels::configuration(&self.state, user, connection).await?,
+                    false => None,
+                },
+            }),
+        }))
     }
 
     /// Whoever lost their right ends the socket. While the database is away they stay: it ends with
@@ -146,7 +234,9 @@ impl Socket {
         match read.await {
             Ok(rows) => {
                 let events = watch.refresh(&rows, Instant::now(), Utc::now());
-                self.send(events).await
+                self.seat.show(watch.shown());
+                self.send(events).await?;
+                self.tell_news(watch).await
             }
             Err(error) => {
                 tracing::debug!(%error, "usage.socket_refresh_failed");
@@ -171,6 +261,14 @@ impl Socket {
             Some(Ok(AggregatedMessage::Close(_)) | Err(_)) | None => Err(End::Client),
             Some(Ok(_)) => Ok(()),
         }
+    }
+}
+
+/// Says every second at whose round trips the sockets of this replica look, until the service stops.
+pub async fn look(state: &AppState) {
+    let tick = || tokio::time::sleep(TICK);
+    while state.shutdown().run_until_cancelled(tick()).await.is_some() {
+        state.fleet().look_at(state.live().audience().peers());
     }
 }
 

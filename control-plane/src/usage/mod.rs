@@ -9,14 +9,20 @@
 pub mod format;
 pub mod ledger;
 
+mod audience;
 mod live;
+mod message;
 mod meter;
 mod metrics_socket;
+mod news;
+mod round_trips;
 mod routes;
 mod store;
 mod viewer;
 mod watch;
 
+pub use audience::Audience;
 pub use live::{Live, Reading};
+pub use metrics_socket::look;
 pub use routes::{aliases, routes};
 pub(crate) use store::handshake_time;

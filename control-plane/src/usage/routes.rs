@@ -5,9 +5,9 @@ use std::sync::Arc;
 use actix_web::{HttpRequest, HttpResponse, get, web};
 use utoipa_actix_web::service_config::ServiceConfig;
 
+use super::message::Message;
 use super::metrics_socket::Socket;
 use super::viewer::{SocketQuery, Viewer};
-use super::watch::Message;
 use crate::app::AppState;
 use crate::error::{ApiError, Code, ErrorEnvelope};
 
@@ -27,8 +27,10 @@ pub fn aliases(config: &mut ServiceConfig<'_>) {
 
 /// A WebSocket with the live metrics of a user's connections.
 ///
-/// One message a second for each connection, and one when a connection begins or ends. Of the user
-/// themself, or of anybody for support. Closes with 4401 when the token is no longer valid and with
+/// One message a second for each connection, and one when a connection begins or ends. When a server is
+/// drained or falls silent the client is told, with a connection on another server that it can change
+/// to without a gap; when a server's key changes it is told early and again when it happened. Of the
+/// user themself, or of anybody for support. Closes with 4401 when the token is no longer valid and with
 /// 4408 when messages are not taken.
 #[utoipa::path(
     tag = "connections",
@@ -57,11 +59,13 @@ async fn connection_metrics(
         .aggregate_continuations()
         .max_continuation_size(MAX_CLIENT_FRAME);
     let tasks = state.tasks().clone();
+    let seat = state.live().audience().seat(viewer.is_owner());
     let socket = Socket {
         state,
         viewer,
         session,
         changed,
+        seat,
     };
     actix_web::rt::spawn(tasks.track_future(socket.run(incoming)));
     Ok(response)

@@ -2,15 +2,17 @@
 
 use chrono::{DateTime, Utc};
 use diesel::QueryableByName;
-use diesel::sql_types::{Array, BigInt, Bool, Nullable, Timestamptz, Uuid as SqlUuid};
+use diesel::sql_types::{Array, BigInt, Bool, Nullable, Text, Timestamptz, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use shared::ids::{ConnectionId, Generation, PeerId, ServerId, UserId};
 use shared::protocol::PeerCounters;
 use uuid::Uuid;
 
 use super::ledger::{Ledger, fold_counters, from_row, to_row};
+use super::news::{Offer, Offers};
 use super::watch::Watched;
 use crate::db::statement;
+use crate::fleet::Trouble;
 
 /// One peer's counters, to be stored.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -92,17 +94,22 @@ pub(super) async fn flush(
         .collect())
 }
 
-/// The user's connections that a client can use.
+/// The user's connections that a client uses, each with what is offered in its place. An offer is
+/// none of them until its client takes it.
 pub(super) async fn watched(
     conn: &mut AsyncPgConnection,
     user: UserId,
 ) -> diesel::QueryResult<Vec<Watched>> {
     const SQL: &str = "
-        SELECT id, server_id, peer_id, bytes_sent, bytes_received, counter_generation,
-               generation_sent, generation_received
-          FROM connections
-         WHERE user_id = $1 AND status IN ('connecting', 'connected') AND connected_at IS NOT NULL
-         ORDER BY id";
+        SELECT c.id, c.server_id, c.peer_id, c.bytes_sent, c.bytes_received, c.counter_generation,
+               c.generation_sent, c.generation_received, c.offer_reason, c.offer_made,
+               offer.id AS offer, offer.offered_until
+          FROM connections c
+          LEFT JOIN connections offer ON offer.supersedes = c.id AND offer.offered_until IS NOT NULL
+                AND offer.status IN ('connecting', 'connected') AND offer.connected_at IS NOT NULL
+         WHERE c.user_id = $1 AND c.status IN ('connecting', 'connected')
+           AND c.connected_at IS NOT NULL AND c.offered_until IS NULL
+         ORDER BY c.id";
     let rows: Vec<WatchedRow> = statement(SQL).bind::<SqlUuid, _>(user.0).load(conn).await?;
     Ok(rows.iter().filter_map(WatchedRow::watched).collect())
 }
@@ -125,6 +132,14 @@ struct WatchedRow {
     generation_sent: i64,
     #[diesel(sql_type = BigInt)]
     generation_received: i64,
+    #[diesel(sql_type = Nullable<Text>)]
+    offer_reason: Option<String>,
+    #[diesel(sql_type = Nullable<Bool>)]
+    offer_made: Option<bool>,
+    #[diesel(sql_type = Nullable<SqlUuid>)]
+    offer: Option<Uuid>,
+    #[diesel(sql_type = Nullable<Timestamptz>)]
+    offered_until: Option<DateTime<Utc>>,
 }
 
 impl WatchedRow {
@@ -140,7 +155,20 @@ impl WatchedRow {
                 generation_sent: from_row(self.generation_sent),
                 generation_received: from_row(self.generation_received),
             },
+            offers: self.offers(),
         })
+    }
+
+    fn offers(&self) -> Offers {
+        let offer = self.offer.zip(self.offered_until);
+        Offers {
+            offer: offer.map(|(connection, until)| Offer {
+                connection: ConnectionId(connection),
+                until,
+            }),
+            reason: self.offer_reason.as_deref().and_then(Trouble::parse),
+            failed: self.offer_made == Some(false),
+        }
     }
 }
 

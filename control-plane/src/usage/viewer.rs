@@ -59,6 +59,11 @@ impl Viewer {
         Ok(Self { user, who })
     }
 
+    /// Whether the connections are the viewer's own.
+    pub(super) fn is_owner(&self) -> bool {
+        matches!(&self.who, Who::Person(person) if person.id == self.user)
+    }
+
     /// When the token ends, where it says so.
     pub(super) fn expires_at(&self) -> Option<DateTime<Utc>> {
         match &self.who {

@@ -3,14 +3,14 @@
 use std::time::Instant;
 
 use chrono::{DateTime, Utc};
-use serde::Serialize;
 use shared::ids::{ConnectionId, PeerId, ServerId};
-use utoipa::ToSchema;
-use uuid::Uuid;
 
+use super::audience::Shown;
 use super::format::{megabits, rate, real};
 use super::ledger::Ledger;
 use super::live::Reading;
+use super::message::{Event, Message, Metrics, MetricsData};
+use super::news::{News, Offers, ServerNow, Told};
 
 /// A connection that a client can use, as the database has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,50 +19,16 @@ pub(super) struct Watched {
     pub(super) server: Option<ServerId>,
     pub(super) peer: PeerId,
     pub(super) ledger: Ledger,
+    pub(super) offers: Offers,
 }
 
-/// A message of the metrics socket.
-#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
-#[serde(tag = "type", rename_all = "snake_case")]
-pub(super) enum Message {
-    /// One a second for each connection.
-    Metrics(Metrics),
-    /// Also for each connection that is there when the socket opens.
-    Connected(Event),
-    Disconnected(Event),
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
-pub(super) struct Metrics {
-    timestamp: DateTime<Utc>,
-    connection_id: Uuid,
-    /// What the client uploaded.
-    bytes_sent: u64,
-    bytes_received: u64,
-    upload_speed_mbps: f64,
-    download_speed_mbps: f64,
-    /// Null until it is measured.
-    ping_ms: Option<u32>,
-    server_load_pct: Option<f64>,
-    data: MetricsData,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
-struct MetricsData {
-    bytes_sent: u64,
-    bytes_received: u64,
-    /// Both directions together.
-    #[schema(example = "1.2 MB/s")]
-    current_speed: String,
-    latency: Option<u32>,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
-pub(super) struct Event {
-    timestamp: DateTime<Utc>,
-    connection_id: Uuid,
-    bytes_sent: u64,
-    bytes_received: u64,
+/// A peer's figures at this moment, as far as this replica has them.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub(super) struct Figures {
+    pub(super) reading: Option<Reading>,
+    /// Milliseconds.
+    pub(super) ping: Option<u32>,
+    pub(super) server_load: Option<f64>,
 }
 
 /// The connections that one socket follows.
@@ -80,6 +46,7 @@ struct Followed {
     rates: (f64, f64),
     /// What was told last, so that a total never steps back.
     told: Ledger,
+    told_of_server: Told,
 }
 
 impl Watch {
@@ -111,6 +78,7 @@ impl Watch {
                 moved: now,
                 rates: (0.0, 0.0),
                 told: row.ledger,
+                told_of_server: Told::default(),
             };
             events.push(Message::Connected(followed.event(timestamp)));
             self.followed.push(followed);
@@ -118,20 +86,56 @@ impl Watch {
         events
     }
 
-    /// The metrics at this moment. `reading` gives a peer's live counters where they are here,
-    /// `load` a server's load.
+    /// The metrics at this moment.
     pub(super) fn metrics(
         &mut self,
         timestamp: DateTime<Utc>,
-        reading: impl Fn(ServerId, PeerId) -> Option<Reading>,
-        load: impl Fn(ServerId) -> Option<f64>,
+        figures: impl Fn(ServerId, PeerId) -> Figures,
     ) -> Vec<Message> {
         let metrics = |followed: &mut Followed| {
             let server = followed.row.server;
-            let reading = server.and_then(|server| reading(server, followed.row.peer));
-            followed.metrics(timestamp, reading, server.and_then(&load))
+            let figures = server.map(|server| figures(server, followed.row.peer));
+            followed.metrics(timestamp, &figures.unwrap_or_default())
         };
         self.followed.iter_mut().map(metrics).collect()
+    }
+
+    /// What there is to tell of the connections' servers. It stays to be told until [`Watch::tell`].
+    pub(super) fn news(
+        &mut self,
+        server_now: impl Fn(ServerId) -> Option<ServerNow>,
+    ) -> Vec<(ConnectionId, News)> {
+        let mut all = Vec::new();
+        for followed in &mut self.followed {
+            let (offers, now) = (
+                &followed.row.offers,
+                followed.row.server.and_then(&server_now),
+            );
+            followed.told_of_server.note(offers, now.as_ref());
+            let news = followed.told_of_server.news(offers, now.as_ref());
+            all.extend(news.into_iter().map(|news| (followed.row.connection, news)));
+        }
+        all
+    }
+
+    /// The client was told.
+    pub(super) fn tell(&mut self, connection: ConnectionId, news: &News) {
+        let mut followed = self.followed.iter_mut();
+        if let Some(followed) = followed.find(|it| it.row.connection == connection) {
+            followed.told_of_server.tell(news);
+        }
+    }
+
+    /// What the socket shows.
+    pub(super) fn shown(&self) -> Vec<Shown> {
+        let shown = |followed: &Followed| {
+            Some(Shown {
+                connection: followed.row.connection,
+                server: followed.row.server?,
+                peer: followed.row.peer,
+            })
+        };
+        self.followed.iter().filter_map(shown).collect()
     }
 }
 
@@ -150,13 +154,8 @@ impl Followed {
         self.row = row;
     }
 
-    fn metrics(
-        &mut self,
-        timestamp: DateTime<Utc>,
-        reading: Option<Reading>,
-        load: Option<f64>,
-    ) -> Message {
-        let (ledger, (upload, download)) = match reading {
+    fn metrics(&mut self, timestamp: DateTime<Utc>, figures: &Figures) -> Message {
+        let (ledger, (upload, download)) = match &figures.reading {
             Some(live) => (
                 self.row.ledger.fold(&live.counters),
                 (live.upload, live.download),
@@ -173,13 +172,13 @@ impl Followed {
             bytes_received: self.told.received,
             upload_speed_mbps: megabits(upload),
             download_speed_mbps: megabits(download),
-            ping_ms: None,
-            server_load_pct: load,
+            ping_ms: figures.ping,
+            server_load_pct: figures.server_load,
             data: MetricsData {
                 bytes_sent: self.told.sent,
                 bytes_received: self.told.received,
                 current_speed: rate(upload + download),
-                latency: None,
+                latency: figures.ping,
             },
         })
     }
@@ -201,6 +200,7 @@ mod tests {
     use serde_json::json;
     use shared::ids::Generation;
     use shared::protocol::PeerCounters;
+    use uuid::Uuid;
 
     use super::*;
 
@@ -216,11 +216,12 @@ mod tests {
                 generation_sent: sent,
                 generation_received: received,
             },
+            offers: Offers::default(),
         }
     }
 
-    fn reading(sent: u64) -> Reading {
-        Reading {
+    fn reading(sent: u64) -> Figures {
+        let reading = Reading {
             counters: PeerCounters {
                 generation: Generation(1),
                 sent,
@@ -230,7 +231,16 @@ mod tests {
             upload: 1_000_000.0,
             download: 250_000.0,
             peak: 0,
+        };
+        Figures {
+            reading: Some(reading),
+            ping: Some(25),
+            server_load: Some(35.5),
         }
+    }
+
+    fn nothing(_: ServerId, _: PeerId) -> Figures {
+        Figures::default()
     }
 
     fn kinds(messages: &[Message]) -> Vec<String> {
@@ -246,14 +256,14 @@ mod tests {
         assert!(watch.refresh(&[row(1, 1)], now, at).is_empty());
         assert_eq!(kinds(&watch.refresh(&[], now, at)), ["disconnected"]);
         assert!(watch.refresh(&[], now, at).is_empty());
-        assert!(watch.metrics(at, |_, _| None, |_| None).is_empty());
+        assert!(watch.metrics(at, nothing).is_empty());
     }
 
     #[test]
     fn metrics_have_the_shape_of_the_contract() {
         let (mut watch, at) = (Watch::default(), DateTime::UNIX_EPOCH);
         watch.refresh(&[row(1000, 20)], Instant::now(), at);
-        let told = watch.metrics(at, |_, _| Some(reading(5000)), |_| Some(35.5));
+        let told = watch.metrics(at, |_, _| reading(5000));
         assert_eq!(
             serde_json::to_value(&told).expect("JSON"),
             json!([{
@@ -264,13 +274,13 @@ mod tests {
                 "bytes_received": 20,
                 "upload_speed_mbps": 8.0,
                 "download_speed_mbps": 2.0,
-                "ping_ms": null,
+                "ping_ms": 25,
                 "server_load_pct": 35.5,
                 "data": {
                     "bytes_sent": 5000,
                     "bytes_received": 20,
                     "current_speed": "1.2 MB/s",
-                    "latency": null,
+                    "latency": 25,
                 },
             }])
         );
@@ -281,19 +291,20 @@ mod tests {
         let (mut watch, now, at) = (Watch::default(), Instant::now(), Utc::now());
         watch.refresh(&[row(0, 0)], now, at);
         watch.refresh(&[row(2_000_000, 0)], now + Duration::from_secs(2), at);
-        let told = watch.metrics(at, |_, _| None, |_| None);
+        let told = watch.metrics(at, nothing);
         let told = serde_json::to_value(&told).expect("JSON");
         assert_eq!(told[0]["upload_speed_mbps"], 8.0);
         assert_eq!(told[0]["bytes_sent"], 2_000_000);
         assert_eq!(told[0]["server_load_pct"], serde_json::Value::Null);
+        assert_eq!(told[0]["ping_ms"], serde_json::Value::Null);
     }
 
     #[test]
     fn totals_never_step_back() {
         let (mut watch, at) = (Watch::default(), Utc::now());
         watch.refresh(&[row(1000, 20)], Instant::now(), at);
-        watch.metrics(at, |_, _| Some(reading(5000)), |_| None);
-        let told = watch.metrics(at, |_, _| None, |_| None);
+        watch.metrics(at, |_, _| reading(5000));
+        let told = watch.metrics(at, nothing);
         let told = serde_json::to_value(&told).expect("JSON");
         assert_eq!(told[0]["bytes_sent"], 5000);
     }

@@ -9,14 +9,15 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
-use shared::ids::{Revision, SessionId};
+use shared::ids::{PeerId, Revision, SessionId};
 use shared::protocol::counters::CountersFrame;
 use shared::protocol::{
     AgentMessage, Applied, Apply, Change, Load, MAX_PEERS_PER_MESSAGE, PeerResult, PlaneMessage,
-    Resume, SnapshotPart, StateHash, Welcome, close,
+    Resume, RoundTrips, SnapshotPart, StateHash, Welcome, close,
 };
 
 use super::liveness::Liveness;
+use super::lookout::Lookout;
 use crate::fleet::desired::{Changes, Snapshot};
 use crate::fleet::waiters::AnswerTimings;
 
@@ -70,7 +71,10 @@ pub(super) enum Output {
     Store(Batch),
     Counters(CountersFrame),
     Load(Load),
+    /// Of the plane's own ping.
     RoundTrip(Duration),
+    /// Of clients through the tunnel.
+    RoundTrips(RoundTrips),
     RenewToken,
     /// The last output.
     Close(Close),
@@ -110,6 +114,7 @@ pub(super) enum Resumption {
 pub(super) struct Machine {
     outputs: VecDeque<Output>,
     liveness: Liveness,
+    lookout: Lookout,
     /// Where the node stands once it has applied all that was sent.
     sent: Revision,
     applied: Revision,
@@ -143,6 +148,7 @@ impl Machine {
         let mut machine = Self {
             outputs: VecDeque::new(),
             liveness: Liveness::new(now),
+            lookout: Lookout::new(opened.protocol),
             sent: opened.applied,
             applied: opened.applied,
             state_hash: opened.state_hash,
@@ -193,8 +199,9 @@ impl Machine {
 
     /// When to call [`Machine::handle_timeout`] at the latest.
     pub(super) fn timeout(&self) -> Instant {
-        let next = self.liveness.next();
-        self.retry_at.map_or(next, |retry| retry.min(next))
+        let others = [self.retry_at, self.lookout.timeout()];
+        let others = others.into_iter().flatten();
+        others.fold(self.liveness.next(), Instant::min)
     }
 
     /// The last revision sent, the last applied and its fingerprint.
@@ -213,7 +220,10 @@ impl Machine {
             Ok(AgentMessage::Resync) => self.handle_resync(now),
             Ok(AgentMessage::RenewToken) => self.outputs.push_back(Output::RenewToken),
             Ok(AgentMessage::Hello(_)) => self.close(Close::bad_frame("a second hello")),
-            Ok(AgentMessage::RoundTrips(_) | AgentMessage::NextKey(_) | AgentMessage::Unknown) => {}
+            Ok(AgentMessage::RoundTrips(trips)) => {
+                self.outputs.push_back(Output::RoundTrips(trips));
+            }
+            Ok(AgentMessage::NextKey(_) | AgentMessage::Unknown) => {}
             Err(_) => self.close(Close::bad_frame("not a message")),
         }
     }
@@ -241,6 +251,12 @@ impl Machine {
     pub(super) fn handle_wake(&mut self, signalled: Instant, now: Instant) {
         self.dirty.get_or_insert(signalled);
         self.advance(now);
+    }
+
+    /// The node shall measure the round trips of these peers and of no others.
+    pub(super) fn handle_looked_at(&mut self, peers: Vec<PeerId>, now: Instant) {
+        self.lookout.want(peers);
+        self.look_out(now);
     }
 
     pub(super) fn handle_changes(&mut self, read: Changes, now: Instant) {
@@ -294,6 +310,7 @@ impl Machine {
         if let Some(payload) = self.liveness.ping(now) {
             self.outputs.push_back(Output::Ping(payload));
         }
+        self.look_out(now);
         if self.retry_at.is_some_and(|retry| retry <= now) {
             self.retry_at = None;
             self.advance(now);
@@ -400,6 +417,12 @@ impl Machine {
             if last {
                 break;
             }
+        }
+    }
+
+    fn look_out(&mut self, now: Instant) {
+        if let Some(watch) = self.lookout.due(now) {
+            self.send(PlaneMessage::Watch(watch));
         }
     }
 

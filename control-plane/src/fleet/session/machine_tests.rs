@@ -67,8 +67,8 @@ fn applied(revision: u64, numbers: &[u64]) -> String {
     .encode()
 }
 
-fn open(applied: u64, resumption: Resumption, now: Instant) -> Machine {
-    let opened = Opened {
+fn opened(applied: u64, resumption: Resumption) -> Opened {
+    Opened {
         session: SessionId(Uuid::nil()),
         protocol: 1,
         report_interval: Duration::from_secs(1),
@@ -77,8 +77,11 @@ fn open(applied: u64, resumption: Resumption, now: Instant) -> Machine {
         state_hash: StateHash::default(),
         revision: Revision(applied),
         resumption,
-    };
-    Machine::open(opened, now)
+    }
+}
+
+fn open(applied: u64, resumption: Resumption, now: Instant) -> Machine {
+    Machine::open(opened(applied, resumption), now)
 }
 
 /// A session that resumed at revision 10 and found nothing to read.
@@ -378,4 +381,36 @@ fn a_node_that_floods_with_results_is_cut_off() {
         machine.handle_text(&flood, now);
     }
     assert_eq!(closes(&drain(&mut machine)), Some(close::TIMED_OUT));
+}
+
+#[test]
+fn what_is_looked_at_is_told_once_a_second_and_what_is_measured_comes_out() {
+    let start = Instant::now();
+    let mut machine = open(10, Resumption::Delta(Vec::new()), start);
+    drain(&mut machine);
+    machine.handle_looked_at(vec![PeerId(1)], start);
+    assert_eq!(drain(&mut machine), [], "version 1 knows nothing of it");
+
+    let mut opened = opened(10, Resumption::Delta(Vec::new()));
+    opened.protocol = 2;
+    let mut machine = Machine::open(opened, start);
+    drain(&mut machine);
+    let watch = |numbers: &[u64]| {
+        let peers = numbers.iter().copied().map(PeerId).collect();
+        Output::Send(PlaneMessage::Watch(Watch { peers }))
+    };
+    machine.handle_looked_at(vec![PeerId(1)], start);
+    assert_eq!(drain(&mut machine), [watch(&[1])]);
+    machine.handle_looked_at(vec![PeerId(1), PeerId(2)], start);
+    assert_eq!(drain(&mut machine), []);
+    let later = start + Duration::from_secs(1);
+    assert!(machine.timeout() <= later);
+    machine.handle_timeout(later);
+    assert!(drain(&mut machine).contains(&watch(&[1, 2])));
+
+    let trips = RoundTrips {
+        peers: vec![(PeerId(1), 25_000)],
+    };
+    machine.handle_text(&AgentMessage::RoundTrips(trips.clone()).encode(), later);
+    assert_eq!(drain(&mut machine), [Output::RoundTrips(trips)]);
 }

@@ -6,6 +6,7 @@
 
 mod greeting;
 mod liveness;
+mod lookout;
 mod machine;
 mod opening;
 mod registry;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use shared::ids::{Revision, ServerId};
+use shared::ids::{PeerId, Revision, ServerId};
 use shared::protocol::StateHash;
 use tokio::sync::Notify;
 
@@ -47,6 +47,14 @@ pub(in crate::fleet) struct Handle {
 struct Mailbox {
     woken: Option<Instant>,
     ending: Option<Ending>,
+    looked_at: Looked,
+}
+
+/// Whose round trips somebody looks at.
+#[derive(Debug, Default)]
+struct Looked {
+    peers: Vec<PeerId>,
+    is_new: bool,
 }
 
 impl Handle {
@@ -82,6 +90,24 @@ impl Handle {
         self.notify.notified().await;
         let mut mailbox = lock(&self.mailbox);
         (mailbox.woken.take(), mailbox.ending)
+    }
+
+    /// The node shall measure the round trips of these peers and of no others.
+    pub(in crate::fleet) fn look_at(&self, peers: Vec<PeerId>) {
+        let mut mailbox = lock(&self.mailbox);
+        if mailbox.looked_at.peers != peers {
+            let is_new = true;
+            mailbox.looked_at = Looked { peers, is_new };
+            drop(mailbox);
+            self.notify.notify_one();
+        }
+    }
+
+    /// Whose round trips to measure, when that changed since the last call.
+    pub(super) fn looked_at(&self) -> Option<Vec<PeerId>> {
+        let mut mailbox = lock(&self.mailbox);
+        let is_new = std::mem::take(&mut mailbox.looked_at.is_new);
+        is_new.then(|| mailbox.looked_at.peers.clone())
     }
 
     pub(in crate::fleet) fn vitals(&self) -> Vitals {
@@ -189,6 +215,18 @@ mod tests {
         session.wake();
         assert_eq!(session.called().await, (first, None));
         assert_eq!(lock(&session.mailbox).woken, None);
+    }
+
+    #[tokio::test]
+    async fn what_is_looked_at_calls_when_it_changed() {
+        let session = handle(1);
+        session.look_at(Vec::new());
+        assert_eq!(session.looked_at(), None);
+        session.look_at(vec![PeerId(4)]);
+        assert_eq!(session.called().await, (None, None));
+        assert_eq!(session.looked_at(), Some(vec![PeerId(4)]));
+        session.look_at(vec![PeerId(4)]);
+        assert_eq!(session.looked_at(), None);
     }
 
     #[test]

@@ -97,6 +97,9 @@ impl Session<'_> {
                     if let Some(signalled) = woken {
                         self.machine.handle_wake(signalled, Instant::now());
                     }
+                    if let Some(peers) = self.handle.looked_at() {
+                        self.machine.handle_looked_at(peers, Instant::now());
+                    }
                 }
                 frame = frames.recv() => match self.take(frame) {
                     ControlFlow::Continue(()) => {}
@@ -194,6 +197,7 @@ impl Session<'_> {
             Output::Counters(frame) => fleet.counters.record(server, frame),
             Output::Load(load) => self.report(&load),
             Output::RoundTrip(round_trip) => self.measured(round_trip),
+            Output::RoundTrips(trips) => fleet.round_trips(server, &trips),
             Output::RenewToken => return self.renew_token().await,
             Output::Close(close) => {
                 if close.code == close::BAD_FRAME {

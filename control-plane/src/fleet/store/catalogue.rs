@@ -1,11 +1,12 @@
 //! The one query that every view is made from.
 
-use chrono::{Duration, Utc};
+use chrono::{DateTime, Duration, Utc};
 use diesel::prelude::*;
 use diesel::sql_types::{Double, Nullable};
 use diesel_async::RunQueryDsl;
 use ipnet::IpNet;
 use shared::ids::ServerId;
+use shared::protocol::NextKey;
 use uuid::Uuid;
 
 use crate::db::Pool;
@@ -29,8 +30,9 @@ pub(in crate::fleet) async fn read_fleet(db: &Pool) -> Result<Vec<(Profile, Live
     let now = Utc::now();
     let read = rows.into_iter().filter_map(|(server, node, age)| {
         let id = server.id;
+        let word = Word::of(node.as_ref());
         let live = live(&server, node, age.map(|age| now - seconds(age)));
-        let profile = server.into_profile();
+        let profile = server.into_profile(word);
         if profile.is_none() {
             tracing::error!(server = %id, "fleet.view.unreadable_server");
         }
@@ -72,11 +74,35 @@ struct NodeRow {
     draining: bool,
     peers: i32,
     pool_used: i32,
+    drain_requested_at: Option<DateTime<Utc>>,
+    rotate_key_at: Option<DateTime<Utc>>,
+    next_public_key: Option<String>,
+}
+
+/// The operator's word on the node.
+struct Word {
+    is_drained: bool,
+    next_key: Option<NextKey>,
+}
+
+impl Word {
+    fn of(node: Option<&NodeRow>) -> Self {
+        let next_key = node.and_then(|node| {
+            Some(NextKey {
+                public_key: node.next_public_key.as_ref()?.parse().ok()?,
+                at: node.rotate_key_at?,
+            })
+        });
+        Self {
+            is_drained: node.is_some_and(|node| node.drain_requested_at.is_some()),
+            next_key,
+        }
+    }
 }
 
 impl ServerRow {
     /// None when the row holds a key that nobody can handshake with.
-    fn into_profile(self) -> Option<Profile> {
+    fn into_profile(self, word: Word) -> Option<Profile> {
         Some(Profile {
             id: ServerId(self.id),
             hostname: self.hostname,
@@ -97,6 +123,8 @@ impl ServerRow {
             protocols: self.protocols,
             streaming_services: self.streaming_services,
             features: self.features,
+            is_drained: word.is_drained,
+            next_key: word.next_key,
         })
     }
 }

@@ -3,16 +3,19 @@
 
 use actix_web::http::header::{ContentDisposition, ContentType, DispositionParam, DispositionType};
 use actix_web::{HttpResponse, get, web};
+use chrono::{DateTime, Utc};
 use serde::Serialize;
-use shared::ids::ConnectionId;
+use shared::ids::{ConnectionId, UserId};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::input::connection_in_path;
+use super::views::next_key;
 use crate::app::AppState;
 use crate::error::{ApiError, Code, ErrorEnvelope};
 use crate::http::CurrentUser;
 use crate::tunnels::client_config::ClientConfig;
+use crate::tunnels::model::{Connection, ServerSummary};
 use crate::tunnels::{qr, store};
 
 #[derive(Serialize, ToSchema)]
@@ -22,6 +25,10 @@ struct ConfigView {
     /// What `wg-quick` takes, once the private key is put where the comment says.
     #[schema(example = "[Interface]\n# PrivateKey = …\nAddress = 10.8.0.2/32\n")]
     wg_config: String,
+    /// The key that the server will have, where it is going to change.
+    #[schema(example = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=")]
+    next_public_key: Option<String>,
+    key_changes_at: Option<DateTime<Utc>>,
 }
 
 /// The configuration of a live connection.
@@ -40,10 +47,13 @@ pub(super) async fn config_text(
     user: CurrentUser,
     path: web::Path<String>,
 ) -> Result<HttpResponse, ApiError> {
-    let (connection, wg_config) = rendered(&state, &user, &path).await?;
+    let (row, server, wg_config) = rendered(&state, &user, &path).await?;
+    let next_key = next_key(&state.fleet().view(), server.id);
     Ok(HttpResponse::Ok().json(ConfigView {
-        connection_id: connection.0,
+        connection_id: row.id.0,
         wg_config,
+        next_public_key: next_key.map(|next| next.public_key.to_base64()),
+        key_changes_at: next_key.map(|next| next.at),
     }))
 }
 
@@ -63,7 +73,7 @@ pub(super) async fn config_file(
     user: CurrentUser,
     path: web::Path<String>,
 ) -> Result<HttpResponse, ApiError> {
-    let (_, text) = rendered(&state, &user, &path).await?;
+    let (.., text) = rendered(&state, &user, &path).await?;
     // wg-quick makes the interface's name of the file's, of at most 15 characters.
     let file = DispositionParam::Filename("prime-vpn.conf".to_owned());
     Ok(HttpResponse::Ok()
@@ -91,7 +101,7 @@ pub(super) async fn qr_svg(
     user: CurrentUser,
     path: web::Path<String>,
 ) -> Result<HttpResponse, ApiError> {
-    let (_, text) = rendered(&state, &user, &path).await?;
+    let (.., text) = rendered(&state, &user, &path).await?;
     let picture = qr::as_svg(&text).map_err(ApiError::internal)?;
     Ok(HttpResponse::Ok()
         .content_type("image/svg+xml")
@@ -114,27 +124,48 @@ pub(super) async fn qr_png(
     user: CurrentUser,
     path: web::Path<String>,
 ) -> Result<HttpResponse, ApiError> {
-    let (_, text) = rendered(&state, &user, &path).await?;
+    let (.., text) = rendered(&state, &user, &path).await?;
     let picture = qr::as_png(&text).map_err(ApiError::internal)?;
     Ok(HttpResponse::Ok()
         .content_type(ContentType::png())
         .body(picture))
 }
 
+/// The configuration of a live connection of this user's, in the form of `wg-quick` and without the
+/// private key; none where there is no such connection.
+pub async fn configuration(
+    state: &AppState,
+    user: UserId,
+    connection: ConnectionId,
+) -> Result<Option<String>, ApiError> {
+    let found = found(state, user, connection).await?;
+    Ok(found.map(|(.., text)| text))
+}
+
 async fn rendered(
     state: &AppState,
     user: &CurrentUser,
     path: &str,
-) -> Result<(ConnectionId, String), ApiError> {
-    let id = connection_in_path(path)?;
+) -> Result<(Connection, ServerSummary, String), ApiError> {
+    let found = found(state, user.id, connection_in_path(path)?).await?;
+    found.ok_or_else(|| Code::ConnectionNotFound.into())
+}
+
+async fn found(
+    state: &AppState,
+    user: UserId,
+    connection: ConnectionId,
+) -> Result<Option<(Connection, ServerSummary, String)>, ApiError> {
     let row = {
         let mut conn = state.db().get().await?;
-        store::by_id(&mut conn, user.id, id).await?
+        store::by_id(&mut conn, user, connection).await?
     };
     let row = row.filter(|row| row.status.is_live());
-    let row = row.ok_or(Code::ConnectionNotFound)?;
-    let (Some(server), Some(addresses)) = (&row.server, row.addresses) else {
-        return Err(Code::ConnectionNotFound.into());
+    let Some((row, server, addresses)) = row.and_then(|row| {
+        let (server, addresses) = (row.server.clone()?, row.addresses?);
+        Some((row, server, addresses))
+    }) else {
+        return Ok(None);
     };
     let config = ClientConfig {
         private_key: None,
@@ -144,5 +175,6 @@ async fn rendered(
         server_key: &server.public_key,
         endpoint: &server.endpoint,
     };
-    Ok((id, config.render().to_string()))
+    let text = config.render().to_string();
+    Ok(Some((row, server, text)))
 }

@@ -9,6 +9,9 @@ mod views;
 
 use utoipa_actix_web::service_config::ServiceConfig;
 
+pub use config::configuration;
+pub use views::ConnectView;
+
 pub fn routes(config: &mut ServiceConfig<'_>) {
     config
         .service(connect::vpn_connect)

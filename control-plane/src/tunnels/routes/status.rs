@@ -22,6 +22,11 @@ pub(super) async fn status(
         let mut conn = state.db().get().await?;
         store::live_of(&mut conn, user.id).await?
     };
-    let view = StatusView::new(&connections, state.live(), Utc::now());
+    let view = StatusView::new(
+        &connections,
+        state.live(),
+        &state.fleet().view(),
+        Utc::now(),
+    );
     Ok(HttpResponse::Ok().json(view))
 }

@@ -4,10 +4,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
+use shared::ids::ServerId;
+use shared::protocol::NextKey;
 use utoipa::ToSchema;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
+use crate::fleet::FleetView;
 use crate::tunnels::client_config::ClientConfig;
 use crate::tunnels::connect::Established;
 use crate::tunnels::model::{Connection, ServerSummary, Status};
@@ -45,7 +48,7 @@ impl From<&ServerSummary> for ServerView {
 /// A connection that accepts the client's handshake from now on.
 #[derive(Serialize, ToSchema)]
 #[schema(as = NewConnection)]
-pub(super) struct ConnectView {
+pub struct ConnectView {
     #[schema(example = "active")]
     status: &'static str,
     connection_id: Uuid,
@@ -73,12 +76,21 @@ pub(super) struct ConnectView {
     expires_at: Option<DateTime<Utc>>,
 }
 
+impl std::fmt::Debug for ConnectView {
+    /// Without its keys.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ConnectView")
+            .field("connection_id", &self.connection_id)
+            .finish_non_exhaustive()
+    }
+}
+
 fn as_text<S: serde::Serializer>(text: &Zeroizing<String>, to: S) -> Result<S::Ok, S::Error> {
     to.serialize_str(text)
 }
 
 impl ConnectView {
-    pub(super) fn new(made: &Established, dns: &[IpAddr]) -> Self {
+    pub(in crate::tunnels) fn new(made: &Established, dns: &[IpAddr]) -> Self {
         let config = ClientConfig {
             private_key: made.private_key.as_ref(),
             public_key: &made.public_key,
@@ -190,24 +202,40 @@ pub(super) struct ConnectionView {
     started_at: DateTime<Utc>,
     duration_seconds: u64,
     expires_at: Option<DateTime<Utc>>,
+    /// The key that the server will have, where it is going to change.
+    #[schema(example = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=")]
+    next_public_key: Option<String>,
+    key_changes_at: Option<DateTime<Utc>>,
+}
+
+/// The key that a server will have, where it is going to change.
+pub(super) fn next_key(fleet: &FleetView, server: ServerId) -> Option<NextKey> {
+    fleet.get(server).and_then(|server| server.next_key)
 }
 
 impl StatusView {
-    pub(super) fn new(connections: &[Connection], live: &Live, now: DateTime<Utc>) -> Self {
+    pub(super) fn new(
+        connections: &[Connection],
+        live: &Live,
+        fleet: &FleetView,
+        now: DateTime<Utc>,
+    ) -> Self {
         let connected = |it: &&Connection| it.status == Status::Connected;
         Self {
             active: connections.iter().filter(connected).count(),
             connections: connections
                 .iter()
-                .map(|connection| ConnectionView::new(connection, live, now))
+                .map(|connection| ConnectionView::new(connection, live, fleet, now))
                 .collect(),
         }
     }
 }
 
 impl ConnectionView {
-    fn new(connection: &Connection, live: &Live, now: DateTime<Utc>) -> Self {
+    fn new(connection: &Connection, live: &Live, fleet: &FleetView, now: DateTime<Utc>) -> Self {
         let usage = Usage::of(connection, live);
+        let server = connection.server.as_ref();
+        let next_key = server.and_then(|server| next_key(fleet, server.id));
         Self {
             connection_id: connection.id.0,
             status: match connection.status {
@@ -215,7 +243,7 @@ impl ConnectionView {
                 Status::Connected => "active",
                 Status::Disconnecting | Status::Disconnected => "ended",
             },
-            server: connection.server.as_ref().map(ServerView::from),
+            server: server.map(ServerView::from),
             assigned_ip: connection.addresses.map(|addresses| addresses.v4),
             assigned_ipv6: connection.addresses.and_then(|addresses| addresses.v6),
             bytes_sent: usage.ledger.sent,
@@ -225,6 +253,8 @@ impl ConnectionView {
             started_at: connection.started_at,
             duration_seconds: seconds_between(connection.started_at, now),
             expires_at: connection.expires_at,
+            next_public_key: next_key.map(|next| next.public_key.to_base64()),
+            key_changes_at: next_key.map(|next| next.at),
         }
     }
 }

@@ -36,6 +36,9 @@ pub(in crate::tunnels) struct LiveConnection {
     pub(in crate::tunnels) idempotency_key: Option<String>,
     /// False once another connection is about to take over.
     pub(in crate::tunnels) holds_place: bool,
+    /// It stands ready in place of the one that it supersedes; its client has not used it.
+    pub(in crate::tunnels) is_offer: bool,
+    pub(in crate::tunnels) supersedes: Option<ConnectionId>,
 }
 
 #[derive(QueryableByName)]
@@ -62,6 +65,10 @@ struct Row {
     idempotency_key: Option<String>,
     #[diesel(sql_type = Bool)]
     holds_place: bool,
+    #[diesel(sql_type = Bool)]
+    is_offer: bool,
+    #[diesel(sql_type = Nullable<SqlUuid>)]
+    supersedes: Option<Uuid>,
 }
 
 /// None for somebody who no longer exists. Whose paid time is over has the free plan's rights.
@@ -73,7 +80,8 @@ pub(in crate::tunnels) async fn entitlement(
     const SQL: &str = "
         SELECT u.is_active, p.max_connections, p.tier, s.end_date AS ends_at, d.public_key AS device_key,
                c.id AS connection, c.server_id AS server, c.status, c.client_public_key AS public_key,
-               c.idempotency_key, c.user_slot IS NOT NULL AS holds_place
+               c.idempotency_key, c.user_slot IS NOT NULL AS holds_place,
+               c.offered_until IS NOT NULL AS is_offer, c.supersedes
           FROM users u
           LEFT JOIN subscriptions s ON s.user_id = u.id AND s.status <> 'canceled'
                 AND (s.end_date IS NULL OR s.end_date > now())
@@ -114,5 +122,7 @@ fn live_connection(row: &Row) -> diesel::QueryResult<Option<LiveConnection>> {
         public_key: key_from_row(public_key)?,
         idempotency_key: row.idempotency_key.clone(),
         holds_place: row.holds_place,
+        is_offer: row.is_offer,
+        supersedes: row.supersedes.map(ConnectionId),
     }))
 }

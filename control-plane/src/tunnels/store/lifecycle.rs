@@ -29,6 +29,8 @@ pub(in crate::tunnels) struct NewConnection<'a> {
     pub(in crate::tunnels) replaces: Option<ConnectionId>,
     pub(in crate::tunnels) expires_at: Option<DateTime<Utc>>,
     pub(in crate::tunnels) max_connections: i32,
+    /// It only stands ready in place of the one it replaces, for so long.
+    pub(in crate::tunnels) offered_for: Option<Duration>,
 }
 
 #[derive(Debug, QueryableByName)]
@@ -62,6 +64,9 @@ impl Ended {
 /// Takes one of the plan's places, or that of the connection it replaces, bumps the node's revision
 /// and inserts the connection. None when no place is free. A place, key or idempotency key that
 /// somebody else takes at the same moment is a unique violation of the index of that name.
+///
+/// An offer takes no place, and leaves that of the connection it would replace, which has to be in
+/// use: none when it is not.
 pub(in crate::tunnels) async fn insert(
     conn: &mut AsyncPgConnection,
     new: &NewConnection<'_>,
@@ -75,22 +80,28 @@ pub(in crate::tunnels) async fn insert(
                                   AND c.status IN ('connecting', 'connected'))
         ), rev AS (
             UPDATE nodes SET desired_revision = desired_revision + 1
-             WHERE server_id = $3 AND ($7::uuid IS NOT NULL OR (SELECT slot FROM free) IS NOT NULL)
+             WHERE server_id = $3 AND CASE
+                   WHEN $10::float8 IS NULL THEN $7::uuid IS NOT NULL OR (SELECT slot FROM free) IS NOT NULL
+                   ELSE EXISTS (SELECT FROM connections old WHERE old.id = $7 AND old.user_id = $2
+                                   AND old.status = 'connected' AND old.user_slot IS NOT NULL) END
          RETURNING desired_revision
         ), taken AS (
             UPDATE connections c
                SET user_slot = NULL, idempotency_key = nullif(c.idempotency_key, $6), updated_at = now()
               FROM connections before, rev
-             WHERE c.id = $7 AND before.id = c.id AND c.user_id = $2 AND c.user_slot IS NOT NULL
+             WHERE $10 IS NULL AND c.id = $7 AND before.id = c.id AND c.user_id = $2 AND c.user_slot IS NOT NULL
                AND c.status IN ('connecting', 'connected')
          RETURNING before.user_slot AS slot
         ), place AS (
             SELECT coalesce((SELECT slot FROM taken), (SELECT slot FROM free)) AS slot
+             WHERE $10 IS NULL UNION ALL SELECT NULL WHERE $10 IS NOT NULL
         )
         INSERT INTO connections (id, user_id, server_id, device_id, client_public_key, idempotency_key,
-                                 supersedes, expires_at, peer_id, revision, user_slot)
-        SELECT $1, $2, $3, $4, $5, $6, $7, $8, rev.desired_revision, rev.desired_revision, place.slot
-          FROM rev, place WHERE place.slot IS NOT NULL
+                                 supersedes, expires_at, peer_id, revision, user_slot,
+                                 offered_until)
+        SELECT $1, $2, $3, $4, $5, $6, $7, $8, rev.desired_revision, rev.desired_revision, place.slot,
+               now() + make_interval(secs => $10)
+          FROM rev, place WHERE place.slot IS NOT NULL OR $10 IS NOT NULL
         RETURNING started_at";
     statement(SQL)
         .bind::<SqlUuid, _>(new.id.0)
@@ -102,6 +113,7 @@ pub(in crate::tunnels) async fn insert(
         .bind::<Nullable<SqlUuid>, _>(new.replaces.map(|old| old.0))
         .bind::<Nullable<Timestamptz>, _>(new.expires_at)
         .bind::<Integer, _>(new.max_connections)
+        .bind::<Nullable<Double>, _>(new.offered_for.map(|life| life.as_secs_f64()))
         .get_result(conn)
         .await
         .optional()
@@ -109,7 +121,8 @@ pub(in crate::tunnels) async fn insert(
 
 /// Ends what `due` selects (id, server, place, status, reason, the client's claims): every row gets
 /// a revision of its own, so that a piece of the log may be cut anywhere. Where a connection that
-/// was never acknowledged had taken another's place, the other gets it back.
+/// was never acknowledged had taken another's place, the other gets it back. Where something is offered
+/// in a connection's stead, it inherits the place, and is no offer any more when its client uses it.
 macro_rules! end_sql {
     ($due:expr) => {
         concat!(
@@ -138,11 +151,21 @@ macro_rules! end_sql {
                   FROM ended e
                  WHERE e.was = 'connecting' AND old.id = e.supersedes AND old.user_slot IS NULL
                    AND old.status IN ('connecting', 'connected') AND old.id NOT IN (SELECT id FROM due)
+             ), inherited AS (
+                UPDATE connections offer
+                   SET user_slot = e.slot, updated_at = now(),
+                       offered_until = CASE WHEN e.end_reason <> 'moved' AND offer.last_handshake_at IS NULL
+                                            THEN offer.offered_until END
+                  FROM ended e
+                 WHERE e.slot IS NOT NULL AND offer.supersedes = e.id AND offer.offered_until IS NOT NULL
+                   AND offer.status IN ('connecting', 'connected') AND offer.id NOT IN (SELECT id FROM due)
              )
              SELECT user_id, server_id, end_reason FROM ended"
         )
     };
 }
+
+pub(super) use end_sql;
 
 /// Ends a live connection. None when it is not live.
 pub(in crate::tunnels) async fn end(
@@ -281,7 +304,11 @@ pub(in crate::tunnels) async fn end_due(
                     WHEN c.status = 'connected' AND c.server_id = ANY ($3)
                      AND greatest(c.last_handshake_at, c.connected_at) < now() - make_interval(secs => $2) THEN 'idle'
                     WHEN c.user_slot IS NULL AND EXISTS (SELECT FROM connections next
-                            WHERE next.user_id = c.user_id AND next.supersedes = c.id AND next.status = 'connected') THEN 'moved'
+                            WHERE next.user_id = c.user_id AND next.supersedes = c.id AND next.status = 'connected'
+                              AND next.offered_until IS NULL) THEN 'moved'
+                    WHEN c.offered_until < now() - interval '3 seconds' AND c.last_handshake_at IS NULL THEN 'unused'
+                    WHEN c.offered_until IS NOT NULL AND c.user_slot IS NULL AND NOT EXISTS (SELECT FROM connections old
+                            WHERE old.id = c.supersedes AND old.status IN ('connecting', 'connected')) THEN 'withdrawn'
                    END AS reason,
                    NULL::bigint AS claimed_sent, NULL::bigint AS claimed_received
               FROM connections c JOIN users u ON u.id = c.user_id

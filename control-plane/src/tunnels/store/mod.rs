@@ -7,6 +7,7 @@
 mod entitlement;
 mod lifecycle;
 mod node_log;
+mod offers;
 mod read;
 
 use std::net::IpAddr;
@@ -24,6 +25,9 @@ pub(super) use lifecycle::{
 };
 pub(super) use node_log::{
     Acked, acknowledge, changes, fingerprint, revision, snapshot, unacknowledged,
+};
+pub(super) use offers::{
+    accept, candidates, claim, conclude, end_moved, keep_used, offers_are_used,
 };
 pub(super) use read::{by_id, history, live_of};
 

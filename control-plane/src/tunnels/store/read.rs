@@ -65,7 +65,7 @@ pub(in crate::tunnels) async fn by_id(
         .transpose()
 }
 
-/// The user's live connections, newest first.
+/// The user's live connections, newest first. What is only offered in place of one of them is left out.
 pub(in crate::tunnels) async fn live_of(
     conn: &mut AsyncPgConnection,
     user: UserId,
@@ -77,6 +77,11 @@ pub(in crate::tunnels) async fn live_of(
         .filter(diesel::dsl::sql::<diesel::sql_types::Bool>(
             "connections.status IN ('connecting', 'connected')",
         ))
+        .filter(
+            connections::offered_until
+                .is_null()
+                .or(connections::user_slot.is_not_null()),
+        )
         .order(connections::started_at.desc())
         .select((Row::as_select(), Option::<ServerRow>::as_select()))
         .load(conn)
