@@ -49,6 +49,7 @@ pub fn rank(view: &FleetView, criteria: &Criteria, now: DateTime<Utc>) -> Vec<Ar
 #[must_use]
 pub fn is_available(server: &Server, live: &Live, now: DateTime<Utc>) -> bool {
     server.status == ServerStatus::Active
+        && !server.is_drained
         && !live.draining
         && live.is_online(now)
         && live.pool_used.saturating_add(live.pending) < server.capacity
@@ -100,6 +101,7 @@ mod tests {
             false,
         ),
         ("draining", |_, live| live.draining = true, false),
+        ("drained", |profile, _| profile.is_drained = true, false),
         ("never seen", |_, live| live.last_seen = None, false),
         ("seen just in time", |_, live| age(live, 15), true),
         ("silent", |_, live| age(live, 16), false),

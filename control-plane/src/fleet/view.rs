@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 use chrono::{DateTime, Duration, Utc};
 use ipnet::IpNet;
 use shared::ids::ServerId;
+use shared::protocol::NextKey;
 use shared::wireguard::PublicKey;
 use uuid::Uuid;
 
@@ -36,6 +37,16 @@ impl ServerStatus {
             "active" => Self::Active,
             "maintenance" => Self::Maintenance,
             _ => Self::Offline,
+        }
+    }
+
+    /// The database's word.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Maintenance => "maintenance",
+            Self::Offline => "offline",
         }
     }
 }
@@ -65,6 +76,10 @@ pub struct Profile {
     pub protocols: Vec<String>,
     pub streaming_services: Vec<String>,
     pub features: Vec<String>,
+    /// The operator wants no new clients there.
+    pub is_drained: bool,
+    /// The key that the node will have, once it has made it.
+    pub next_key: Option<NextKey>,
 }
 
 /// The figures of a server that move.
@@ -331,6 +346,8 @@ pub(super) mod tests {
             protocols: vec!["wireguard".to_owned()],
             streaming_services: Vec::new(),
             features: Vec::new(),
+            is_drained: false,
+            next_key: None,
         }
     }
 

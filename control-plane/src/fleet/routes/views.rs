@@ -78,7 +78,7 @@ impl ServerView {
             location: server.location.clone(),
             ip_address: server.ip_address,
             protocols: server.protocols.clone(),
-            status: StatusView::of(server.status, seen),
+            status: StatusView::of(server, seen),
             load: seen.load,
             ping: seen.ping,
             bandwidth: BandwidthView {
@@ -93,10 +93,10 @@ impl ServerView {
 }
 
 impl StatusView {
-    const fn of(status: ServerStatus, seen: Seen) -> Self {
-        match status {
+    fn of(server: &Server, seen: Seen) -> Self {
+        match server.status {
             ServerStatus::Active if !seen.is_online => Self::Offline,
-            ServerStatus::Active if seen.is_draining => Self::Maintenance,
+            ServerStatus::Active if seen.is_draining || server.is_drained => Self::Maintenance,
             ServerStatus::Active => Self::Operational,
             ServerStatus::Maintenance => Self::Maintenance,
             ServerStatus::Offline => Self::Offline,
@@ -117,6 +117,10 @@ mod tests {
         (|_, live| live.last_seen = None, StatusView::Offline),
         (|_, live| live.replica = None, StatusView::Offline),
         (|_, live| live.draining = true, StatusView::Maintenance),
+        (
+            |profile, _| profile.is_drained = true,
+            StatusView::Maintenance,
+        ),
         (
             |profile, _| profile.status = ServerStatus::Maintenance,
             StatusView::Maintenance,

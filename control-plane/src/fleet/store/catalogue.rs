@@ -1,11 +1,12 @@
 //! The one query that every view is made from.
 
-use chrono::{Duration, Utc};
+use chrono::{DateTime, Duration, Utc};
 use diesel::prelude::*;
 use diesel::sql_types::{Double, Nullable};
 use diesel_async::RunQueryDsl;
 use ipnet::IpNet;
 use shared::ids::ServerId;
+use shared::protocol::NextKey;
 use uuid::Uuid;
 
 use crate::db::Pool;
@@ -13,7 +14,7 @@ use crate::db::schema::{nodes, vpn_servers};
 use crate::error::ApiError;
 use crate::fleet::view::{Live, Profile, ServerStatus};
 
-/// Every server with its stored figures, by hostname.
+/// Every server that has enrolled with its stored figures, by hostname.
 pub(in crate::fleet) async fn read_fleet(db: &Pool) -> Result<Vec<(Profile, Live)>, ApiError> {
     // The age is measured by one clock, the database's.
     let age = diesel::dsl::sql::<Nullable<Double>>(
@@ -22,6 +23,7 @@ pub(in crate::fleet) async fn read_fleet(db: &Pool) -> Result<Vec<(Profile, Live
     let mut conn = db.get().await?;
     let rows: Vec<(ServerRow, Option<NodeRow>, Option<f64>)> = vpn_servers::table
         .left_join(nodes::table)
+        .filter(vpn_servers::public_key.is_not_null())
         .select((ServerRow::as_select(), Option::<NodeRow>::as_select(), age))
         .order(vpn_servers::hostname)
         .load(&mut conn)
@@ -29,8 +31,9 @@ pub(in crate::fleet) async fn read_fleet(db: &Pool) -> Result<Vec<(Profile, Live
     let now = Utc::now();
     let read = rows.into_iter().filter_map(|(server, node, age)| {
         let id = server.id;
+        let word = Word::of(node.as_ref());
         let live = live(&server, node, age.map(|age| now - seconds(age)));
-        let profile = server.into_profile();
+        let profile = server.into_profile(word);
         if profile.is_none() {
             tracing::error!(server = %id, "fleet.view.unreadable_server");
         }
@@ -48,13 +51,17 @@ struct ServerRow {
     country_code: String,
     city: String,
     location: String,
+    #[diesel(select_expression = vpn_servers::ip_address.assume_not_null())]
     ip_address: IpNet,
+    #[diesel(select_expression = vpn_servers::endpoint.assume_not_null())]
     endpoint: String,
+    #[diesel(select_expression = vpn_servers::public_key.assume_not_null())]
     public_key: String,
     status: String,
     tier: i16,
     current_load: f64,
     ping: i32,
+    #[diesel(select_expression = vpn_servers::available_ips.assume_not_null())]
     available_ips: IpNet,
     available_ips_v6: Option<IpNet>,
     capacity: i32,
@@ -72,11 +79,35 @@ struct NodeRow {
     draining: bool,
     peers: i32,
     pool_used: i32,
+    drain_requested_at: Option<DateTime<Utc>>,
+    rotate_key_at: Option<DateTime<Utc>>,
+    next_public_key: Option<String>,
+}
+
+/// The operator's word on the node.
+struct Word {
+    is_drained: bool,
+    next_key: Option<NextKey>,
+}
+
+impl Word {
+    fn of(node: Option<&NodeRow>) -> Self {
+        let next_key = node.and_then(|node| {
+            Some(NextKey {
+                public_key: node.next_public_key.as_ref()?.parse().ok()?,
+                at: node.rotate_key_at?,
+            })
+        });
+        Self {
+            is_drained: node.is_some_and(|node| node.drain_requested_at.is_some()),
+            next_key,
+        }
+    }
 }
 
 impl ServerRow {
     /// None when the row holds a key that nobody can handshake with.
-    fn into_profile(self) -> Option<Profile> {
+    fn into_profile(self, word: Word) -> Option<Profile> {
         Some(Profile {
             id: ServerId(self.id),
             hostname: self.hostname,
@@ -97,15 +128,13 @@ impl ServerRow {
             protocols: self.protocols,
             streaming_services: self.streaming_services,
             features: self.features,
+            is_drained: word.is_drained,
+            next_key: word.next_key,
         })
     }
 }
 
-fn live(
-    server: &ServerRow,
-    node: Option<NodeRow>,
-    last_seen: Option<chrono::DateTime<Utc>>,
-) -> Live {
+fn live(server: &ServerRow, node: Option<NodeRow>, last_seen: Option<DateTime<Utc>>) -> Live {
     let figures = Live {
         load: server.current_load,
         ping: unsigned(server.ping),
@@ -125,11 +154,11 @@ fn live(
 }
 
 /// The schema holds these to zero and above.
-fn unsigned(number: i32) -> u32 {
+pub(super) fn unsigned(number: i32) -> u32 {
     u32::try_from(number).unwrap_or(0)
 }
 
-fn seconds(age: f64) -> Duration {
+pub(super) fn seconds(age: f64) -> Duration {
     std::time::Duration::try_from_secs_f64(age.max(0.0))
         .ok()
         .and_then(|age| Duration::from_std(age).ok())
