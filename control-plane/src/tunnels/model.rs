@@ -66,6 +66,8 @@ pub enum EndReason {
     Deleted,
     /// Its user removed the device with its key.
     DeviceRemoved,
+    /// Its server was taken out of the fleet.
+    ServerGone,
 }
 
 impl EndReason {
@@ -79,6 +81,7 @@ impl EndReason {
             Self::Suspended => "suspended",
             Self::Deleted => "deleted",
             Self::DeviceRemoved => "device_removed",
+            Self::ServerGone => "server_gone",
         }
     }
 }

@@ -6,11 +6,14 @@
 )]
 
 mod accounts;
+mod admin_servers;
 mod client_config;
 mod connect;
 mod devices;
+mod directions;
 mod disconnect;
 mod enrolment;
+mod enrolment_tokens;
 mod envelope;
 mod failures;
 mod health;
@@ -19,6 +22,7 @@ mod login_timing;
 mod mail;
 mod metrics;
 mod mfa;
+mod node_commands;
 mod oauth;
 mod openapi;
 mod operators;
