@@ -73,11 +73,16 @@ codes! {
     MethodNotAllowed = "METHOD_NOT_ALLOWED", METHOD_NOT_ALLOWED, "This route does not take this method";
     UserNotFound = "USER_NOT_FOUND", NOT_FOUND, "There is no such user";
     SessionNotFound = "SESSION_NOT_FOUND", NOT_FOUND, "There is no such session";
+    EnrolmentTokenNotFound = "ENROLMENT_TOKEN_NOT_FOUND", NOT_FOUND, "There is no such enrolment token";
     ServerNotFound = "SERVER_NOT_FOUND", NOT_FOUND, "There is no such server";
     ConnectionNotFound = "CONNECTION_NOT_FOUND", NOT_FOUND, "There is no such connection";
     DeviceNotFound = "DEVICE_NOT_FOUND", NOT_FOUND, "There is no such device";
     /// The public key is live on this server in somebody else's connection.
     KeyInUse = "KEY_IN_USE", CONFLICT, "This public key is in use";
+    /// Another server has the name.
+    HostnameTaken = "HOSTNAME_TAKEN", CONFLICT, "A server with this host name exists already";
+    /// Clients are connected to the server.
+    ServerInUse = "SERVER_IN_USE", CONFLICT, "The server has live connections; drain it first, or force it";
     Conflict = "CONFLICT", CONFLICT, "The resource's state does not allow this";
     PayloadTooLarge = "PAYLOAD_TOO_LARGE", PAYLOAD_TOO_LARGE, "The body is larger than this route takes";
     UnsupportedMediaType = "UNSUPPORTED_MEDIA_TYPE", UNSUPPORTED_MEDIA_TYPE, "This content type is not supported";

@@ -366,7 +366,9 @@ impl TestApp {
         self.is_selectable_at(0, node)
     }
 
-    fn is_selectable_at(&self, replica: usize, node: &SimNode) -> bool {
+    /// Whether that replica's selection does.
+    #[must_use]
+    pub fn is_selectable_at(&self, replica: usize, node: &SimNode) -> bool {
         let view = self.state_of(replica).fleet().view();
         view.get(node.server())
             .is_some_and(|server| is_available(server, &server.live(), Utc::now()))

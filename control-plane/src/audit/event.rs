@@ -1,7 +1,7 @@
 //! What a row of the log says.
 
 use serde_json::Value;
-use shared::ids::{DeviceId, UserId};
+use shared::ids::{DeviceId, ServerId, UserId};
 use uuid::Uuid;
 
 use crate::http::RequestId;
@@ -54,6 +54,18 @@ actions! {
     RevokeOperatorToken = "operator_token.revoke";
     AddOauthClient = "oauth_client.add";
     RotateKeys = "keys.rotate";
+    CreateServer = "server.create";
+    EditServer = "server.edit";
+    ChangeServerStatus = "server.change_status";
+    DrainServer = "server.drain";
+    UndrainServer = "server.undrain";
+    PlanKeyRotation = "server.plan_key_rotation";
+    CancelKeyRotation = "server.cancel_key_rotation";
+    /// The tokens of a server's node are worth nothing any more.
+    RevokeNode = "server.revoke_node";
+    DeleteServer = "server.delete";
+    MakeEnrolmentToken = "enrolment_token.make";
+    DeleteEnrolmentToken = "enrolment_token.delete";
 }
 
 /// Who acted.
@@ -100,6 +112,8 @@ pub enum Subject {
     Device(DeviceId),
     OperatorToken(Uuid),
     OauthClient(String),
+    Server(ServerId),
+    EnrolmentToken(Uuid),
 }
 
 impl Subject {
@@ -110,6 +124,8 @@ impl Subject {
             Self::Device(_) => "device",
             Self::OperatorToken(_) => "operator_token",
             Self::OauthClient(_) => "oauth_client",
+            Self::Server(_) => "server",
+            Self::EnrolmentToken(_) => "enrolment_token",
         }
     }
 
@@ -117,7 +133,10 @@ impl Subject {
         match self {
             Self::User(id) => id.to_string(),
             Self::Device(id) => id.to_string(),
-            Self::Session(id) | Self::OperatorToken(id) => id.to_string(),
+            Self::Session(id) | Self::OperatorToken(id) | Self::EnrolmentToken(id) => {
+                id.to_string()
+            }
+            Self::Server(id) => id.to_string(),
             Self::OauthClient(id) => id.clone(),
         }
     }

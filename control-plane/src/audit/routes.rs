@@ -91,7 +91,7 @@ struct ActorView {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = AuditSubject)]
 struct SubjectView {
-    /// `user`, `session`, `device`, `operator_token` or `oauth_client`.
+    /// `user`, `session`, `device`, `operator_token`, `oauth_client`, `server` or `enrolment_token`.
     #[schema(example = "user")]
     kind: String,
     #[schema(example = "0190a0c8-0000-7000-8000-000000000002")]

@@ -117,6 +117,7 @@ diesel::table! {
         drain_requested_at -> Nullable<Timestamptz>,
         rotate_key_at -> Nullable<Timestamptz>,
         next_public_key -> Nullable<Varchar>,
+        last_load -> Nullable<Jsonb>,
     }
 }
 
@@ -270,14 +271,14 @@ diesel::table! {
         country_code -> Bpchar,
         city -> Varchar,
         location -> Varchar,
-        ip_address -> Inet,
-        endpoint -> Varchar,
-        public_key -> Varchar,
+        ip_address -> Nullable<Inet>,
+        endpoint -> Nullable<Varchar>,
+        public_key -> Nullable<Varchar>,
         status -> Varchar,
         tier -> Int2,
         current_load -> Float8,
         ping -> Int4,
-        available_ips -> Cidr,
+        available_ips -> Nullable<Cidr>,
         available_ips_v6 -> Nullable<Cidr>,
         capacity -> Int4,
         download_mbps -> Int4,

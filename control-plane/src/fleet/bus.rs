@@ -42,6 +42,10 @@ pub(super) enum Notice {
     },
     /// Sessions of `server` older than `fence` are over.
     TakenOver { server: ServerId, fence: Fence },
+    /// Sessions of `server` older than `fence` are over, and none may follow with their tokens.
+    Revoked { server: ServerId, fence: Fence },
+    /// The operator wants something else of `server`'s node.
+    Redirected { server: ServerId },
     /// The catalogue changed.
     FleetChanged,
     /// Sockets of `replica` look at the round trips of these peers, and of no others of `server`.
@@ -126,6 +130,19 @@ impl Bus {
                 tracing::warn!(%error, "fleet.bus.publish_failed");
             }
         }
+    }
+
+    /// Sends what is queued, in a process that runs no publisher. False when some of it was lost.
+    pub(super) async fn flush(&self) -> bool {
+        let Some(mut queue) = lock(&self.queue).take() else {
+            return true;
+        };
+        let (mut connection, mut delivered) = (None, true);
+        while let Ok((channel, notice)) = queue.try_recv() {
+            delivered &= self.send(&mut connection, channel, &notice).await.is_ok();
+        }
+        *lock(&self.queue) = Some(queue);
+        delivered
     }
 
     async fn send(

@@ -1,17 +1,30 @@
 //! The operator's `node` commands.
 
+mod manage;
+
 use std::io::Write;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use chrono::Utc;
-use uuid::Uuid;
 
+use super::Fleet;
+use super::admin::{By, Wish};
 use super::enrolment::is_hostname;
-use super::identity::{Enrolment, Identity, MAX_ENROLMENT_LIFE};
-use super::store::{self, Place};
+use super::identity::MAX_ENROLMENT_LIFE;
+use super::store::Place;
+use crate::audit::Actor;
 use crate::cli::ttl;
-use crate::db::Pool;
+use crate::error::ApiError;
+
+pub use manage::{
+    DrainArgs, Host, RemoveArgs, RenameArgs, RotateKeyArgs, drain, list, remove, rename, revoke,
+    rotate_key, show, undrain,
+};
+
+const CLI: By<'static> = By {
+    actor: &Actor::Cli,
+    request: None,
+};
 
 /// `control-plane node enrolment-token`: makes a token with which one host enrols once.
 #[derive(Debug, Clone, clap::Args)]
@@ -42,11 +55,7 @@ pub struct EnrolmentTokenArgs {
 }
 
 /// Stores a token, prints it to stdout, and to stderr what to run on the host.
-pub async fn enrolment_token(
-    args: EnrolmentTokenArgs,
-    db: &Pool,
-    identity: &Identity,
-) -> anyhow::Result<()> {
+pub async fn enrolment_token(args: EnrolmentTokenArgs, fleet: &Fleet) -> anyhow::Result<()> {
     let ttl = chrono::Duration::from_std(args.ttl).unwrap_or(chrono::Duration::MAX);
     ensure!(
         ttl <= MAX_ENROLMENT_LIFE,
@@ -54,25 +63,33 @@ pub async fn enrolment_token(
         MAX_ENROLMENT_LIFE.num_hours()
     );
     let plane = args.plane.clone();
-    let place = place(args)?;
-    let (id, expires_at) = (Uuid::now_v7(), Utc::now() + ttl);
-    let enrolment = Enrolment {
-        id,
-        hostname: Some(place.hostname.clone()),
-    };
-    let token = identity.enrolment_token(&enrolment, expires_at)?;
-    store::insert_token(db, id, &place, expires_at)
-        .await
-        .context("cannot store the token")?;
+    let made = fleet.make_token(Wish::At(place(args)?), ttl, CLI).await;
+    let made = made.context("cannot store the token")?;
     let mut advice = std::io::stderr().lock();
-    let end = expires_at.format("%Y-%m-%d %H:%M:%S UTC");
-    writeln!(advice, "Run on {} before {end}:", place.hostname)?;
-    writeln!(
-        advice,
-        "  node-agent enroll --plane {plane} --token {token}"
-    )?;
-    writeln!(std::io::stdout().lock(), "{token}")?;
+    let end = made.expires_at.format("%Y-%m-%d %H:%M:%S UTC");
+    writeln!(advice, "Run on {} before {end}:", made.hostname)?;
+    writeln!(advice, "  {}", made.command(&plane))?;
+    writeln!(std::io::stdout().lock(), "{}", made.token)?;
     Ok(())
+}
+
+/// An error in the words that were written for its reader.
+fn explained(error: ApiError) -> anyhow::Error {
+    let details = error.envelope("").error.details;
+    let details = details
+        .iter()
+        .map(|detail| format!("; {}: {}", detail.field, detail.message));
+    let message = format!("{}{}", error.message(), details.collect::<String>());
+    anyhow::Error::new(error).context(message)
+}
+
+/// Tells the replicas what was changed. Where Redis is away they find it themselves, in a second.
+async fn deliver(fleet: &Fleet) {
+    if !fleet.bus.flush().await {
+        let note = "Redis does not answer; the replicas see the change a little later";
+        // Whoever does not read the notes loses nothing.
+        let _ = writeln!(std::io::stderr(), "{note}");
+    }
 }
 
 fn place(args: EnrolmentTokenArgs) -> anyhow::Result<Place> {

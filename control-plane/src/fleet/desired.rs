@@ -5,6 +5,8 @@
 //! themselves in when the application is put together, so that the arrows point one way.
 
 use async_trait::async_trait;
+use diesel::QueryResult;
+use diesel_async::AsyncPgConnection;
 use serde::{Deserialize, Serialize};
 use shared::ids::{ConnectionId, Revision, ServerId};
 use shared::protocol::{
@@ -84,6 +86,29 @@ pub trait DesiredState: Send + Sync + std::fmt::Debug {
         fence: Fence,
         results: &[PeerResult],
     ) -> Result<Vec<Acknowledged>, ApiError>;
+
+    /// How many clients the server has. In a transaction that holds the node's row it stays so.
+    async fn occupancy(
+        &self,
+        conn: &mut AsyncPgConnection,
+        server: ServerId,
+    ) -> QueryResult<Occupancy>;
+
+    /// Ends the server's live connections, some at a time, because it leaves the fleet; says how
+    /// many, zero once none is left. The caller signals the node.
+    async fn end_some(&self, server: ServerId) -> Result<usize, ApiError>;
+
+    /// Makes everything on the server final, in the transaction that removes it: its node will not be
+    /// heard again.
+    async fn abandon(&self, conn: &mut AsyncPgConnection, server: ServerId) -> QueryResult<()>;
+}
+
+/// The clients of a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Occupancy {
+    pub live: u64,
+    /// Ended, and the node has not said yet that their peers are gone.
+    pub leaving: u64,
 }
 
 /// Takes the counters of a node's peers. Must not block and must bound what it keeps.

@@ -10,6 +10,7 @@ use shared::protocol::enrolment::{EnrolRequest, EnrolResponse};
 use super::Fleet;
 use super::bus::{Channel, Notice};
 use super::identity::{Enrolment, IdentityError, NodeIdentity};
+use super::session::Ending;
 use super::store::{self, Redemption};
 use crate::error::{ApiError, Code};
 
@@ -49,7 +50,7 @@ impl Fleet {
             Redemption::Expired => return Err(Code::EnrolmentTokenExpired.into()),
         };
         let (server, fence, epoch) = (enrolled.server, enrolled.fence, enrolled.epoch);
-        self.sessions.end_before(server, fence);
+        self.sessions.end_before(server, fence, Ending::Replaced);
         self.bus
             .publish(Channel::Everyone, Notice::TakenOver { server, fence });
         self.announce_change();

@@ -13,6 +13,7 @@ pub mod desired;
 pub mod identity;
 pub mod selection;
 
+mod admin;
 mod attention;
 mod bus;
 mod enrolment;

@@ -4,14 +4,14 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use shared::ids::{Revision, ServerId};
+use shared::ids::ServerId;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::task::TaskTracker;
 
 use super::Fleet;
 use super::bus::{Channel, Notice};
-use super::session::Ending;
-use super::store::{self, Beat};
+use super::session::{Ending, Handle};
+use super::store::{self, Beat, Standing};
 use crate::error::ApiError;
 
 /// How often the view is read anew without a reason.
@@ -84,7 +84,7 @@ async fn keep_beating(fleet: Arc<Fleet>) {
     }
 }
 
-/// Writes every session's figures; ends sessions that lost their lease, wakes those that lag.
+/// Writes every session's figures; ends sessions that lost their lease, calls those that lag.
 async fn beat(fleet: &Fleet) -> Result<(), ApiError> {
     let sessions = fleet.sessions.all();
     let beats: Vec<_> = sessions
@@ -100,8 +100,8 @@ async fn beat(fleet: &Fleet) -> Result<(), ApiError> {
         return Ok(());
     }
     let held = store::heartbeat(&fleet.db, &beats).await?;
-    wake_lagging(fleet, &held);
-    let held: HashSet<ServerId> = held.into_iter().map(|(server, _)| server).collect();
+    call_lagging(fleet, &held);
+    let held: HashSet<ServerId> = held.into_iter().map(|standing| standing.server).collect();
     let lost = sessions
         .iter()
         .filter(|session| !held.contains(&session.server));
@@ -109,7 +109,8 @@ async fn beat(fleet: &Fleet) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// While Redis is away nobody can say that something changed, so the sessions ask.
+/// While Redis is away nobody can say that something changed, so the sessions ask, and the catalogue
+/// is read as often.
 async fn keep_polling(fleet: Arc<Fleet>) {
     let mut tick = interval(POLL_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -119,25 +120,50 @@ async fn keep_polling(fleet: Arc<Fleet>) {
         .await
         .is_some()
     {
+        if fleet.bus.is_up() {
+            continue;
+        }
+        fleet.stale.notify_one();
         let sessions = fleet.sessions.all();
-        if fleet.bus.is_up() || sessions.is_empty() {
+        if sessions.is_empty() {
             continue;
         }
         let servers: Vec<_> = sessions.iter().map(|session| session.server).collect();
-        match store::desired_revisions(&fleet.db, &servers).await {
-            Ok(revisions) => wake_lagging(&fleet, &revisions),
+        match store::standings(&fleet.db, &servers).await {
+            Ok(standings) => {
+                call_lagging(&fleet, &standings);
+                let is_gone = |session: &&Arc<Handle>| {
+                    !standings
+                        .iter()
+                        .any(|standing| standing.server == session.server)
+                };
+                let gone = sessions.iter().filter(is_gone);
+                gone.for_each(|session| session.end(Ending::Revoked));
+            }
             Err(error) => warn("fleet.poll_failed", &error),
         }
     }
 }
 
-fn wake_lagging(fleet: &Fleet, desired: &[(ServerId, Revision)]) {
-    let sessions = fleet.sessions.all();
-    for session in sessions {
-        let sent = session.vitals().sent;
-        let mut revisions = desired.iter();
-        if revisions.any(|(server, revision)| *server == session.server && *revision > sent) {
+/// Tells sessions what their signals may have failed to: changes past what was sent, other wishes of
+/// the operator, a newer session.
+fn call_lagging(fleet: &Fleet, standings: &[Standing]) {
+    for standing in standings {
+        let Some(session) = fleet.sessions.get(standing.server) else {
+            continue;
+        };
+        let vitals = session.vitals();
+        if standing.revision > vitals.sent {
             session.wake();
+        }
+        if vitals
+            .settings
+            .is_some_and(|said| said != standing.settings)
+        {
+            session.redirect();
+        }
+        if standing.fence > session.fence {
+            session.end(Ending::Replaced);
         }
     }
 }
@@ -172,7 +198,13 @@ impl Fleet {
             } => {
                 self.waiters.resolve(connection, &answered);
             }
-            Notice::TakenOver { server, fence } => self.sessions.end_before(server, fence),
+            Notice::TakenOver { server, fence } => {
+                self.sessions.end_before(server, fence, Ending::Replaced);
+            }
+            Notice::Revoked { server, fence } => {
+                self.sessions.end_before(server, fence, Ending::Revoked);
+            }
+            Notice::Redirected { server } => self.sessions.redirect(server),
             Notice::FleetChanged => self.stale.notify_one(),
             Notice::LookedAt {
                 server,

@@ -39,6 +39,16 @@ impl ServerStatus {
             _ => Self::Offline,
         }
     }
+
+    /// The database's word.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Maintenance => "maintenance",
+            Self::Offline => "offline",
+        }
+    }
 }
 
 /// What a server is, as the catalogue has it.

@@ -52,6 +52,10 @@ permissions! {
     ReadAudit = "audit:read", Admin;
     /// Watches other people's live metrics.
     WatchConnections = "connections:read", Support;
+    ReadServers = "servers:read", Support;
+    WriteServers = "servers:write", Admin;
+    /// Makes and takes back what hosts enrol with.
+    EnrolNodes = "nodes:enrol", Admin;
 }
 
 /// Somebody who has the permission.

@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use diesel::QueryResult;
 use diesel::result::{DatabaseErrorKind, Error};
+use diesel_async::AsyncPgConnection;
 use shared::ids::{Generation, PeerId, Revision, ServerId};
 use shared::protocol::{Change, FailureReason, Outcome, PeerResult, StateHash};
 
@@ -12,8 +14,13 @@ use super::model::EndReason;
 use super::store::{self, Acked};
 use crate::db::{Conn, Pool};
 use crate::error::{ApiError, Code};
-use crate::fleet::desired::{Acknowledged, Changes, DesiredState, Fence, NodeAnswer, Snapshot};
+use crate::fleet::desired::{
+    Acknowledged, Changes, DesiredState, Fence, NodeAnswer, Occupancy, Snapshot,
+};
 use crate::usage::Live;
+
+/// Connections ended by one statement.
+const BATCH: i32 = 500;
 
 /// The log of desired peers that the connections are.
 #[derive(Debug, Clone)]
@@ -110,6 +117,39 @@ impl DesiredState for NodeLog {
         };
         drop(conn);
         Ok(self.tell(server, results, &acked))
+    }
+
+    async fn occupancy(
+        &self,
+        conn: &mut AsyncPgConnection,
+        server: ServerId,
+    ) -> QueryResult<Occupancy> {
+        let (live, leaving) = store::occupancy(conn, server).await?;
+        let count = |number: i64| u64::try_from(number).unwrap_or_default();
+        Ok(Occupancy {
+            live: count(live),
+            leaving: count(leaving),
+        })
+    }
+
+    async fn end_some(&self, server: ServerId) -> Result<usize, ApiError> {
+        let ended = {
+            let mut conn = self.db.get().await?;
+            store::end_on(&mut conn, server, EndReason::ServerGone, BATCH).await?
+        };
+        for connection in &ended {
+            self.live.changed(connection.user());
+            metrics::counter!("tunnels_ended_total", "reason" => connection.end_reason.clone())
+                .increment(1);
+        }
+        Ok(ended.len())
+    }
+
+    async fn abandon(&self, conn: &mut AsyncPgConnection, server: ServerId) -> QueryResult<()> {
+        for user in store::abandon(conn, server).await? {
+            self.live.changed(user);
+        }
+        Ok(())
     }
 }
 

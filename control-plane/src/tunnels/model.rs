@@ -68,6 +68,8 @@ pub enum EndReason {
     DeviceRemoved,
     /// It was offered, and its own server takes no clients any more.
     Withdrawn,
+    /// Its server was taken out of the fleet.
+    ServerGone,
 }
 
 impl EndReason {
@@ -82,6 +84,7 @@ impl EndReason {
             Self::Deleted => "deleted",
             Self::DeviceRemoved => "device_removed",
             Self::Withdrawn => "withdrawn",
+            Self::ServerGone => "server_gone",
         }
     }
 }

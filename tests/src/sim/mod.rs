@@ -15,8 +15,8 @@ use reqwest::StatusCode;
 use shared::ids::{ConnectionId, PeerId, ServerId};
 use shared::protocol::enrolment::{EnrolRequest, EnrolResponse};
 use shared::protocol::{
-    AgentMessage, ENROL_PATH, FailureReason, Load, NodeToken, PROTOCOL_VERSION, Refused, Settings,
-    Welcome,
+    AgentMessage, ENROL_PATH, FailureReason, Load, NextKey, NodeToken, PROTOCOL_VERSION, Refused,
+    Settings, Welcome,
 };
 use shared::wireguard::{PrivateKey, PublicKey};
 use tokio::sync::{mpsc, oneshot};
@@ -143,6 +143,8 @@ struct State {
     latency: Duration,
     /// Makes the next Hello claim another hash.
     forged_hash: bool,
+    /// What every Hello says of the key that comes next.
+    next_key: Option<NextKey>,
     redial: bool,
 }
 
@@ -365,6 +367,11 @@ impl SimNode {
     #[must_use]
     pub fn hello(&self) -> AgentMessage {
         AgentMessage::Hello(session::hello(&self.node))
+    }
+
+    /// Says so of the key that comes next in every Hello from now on.
+    pub fn set_next_key(&self, next_key: Option<NextKey>) {
+        self.node.state().next_key = next_key;
     }
 
     /// Makes the next Hello claim a state that the plane does not know.

@@ -275,7 +275,7 @@ pub(super) fn hello(node: &Node) -> Hello {
         capacity: config.capacity,
         backend: "simulated".to_owned(),
         draining: config.draining,
-        next_key: None,
+        next_key: state.next_key,
     }
 }
 

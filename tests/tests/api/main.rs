@@ -6,11 +6,14 @@
 )]
 
 mod accounts;
+mod admin_servers;
 mod client_config;
 mod connect;
 mod devices;
+mod directions;
 mod disconnect;
 mod enrolment;
+mod enrolment_tokens;
 mod envelope;
 mod failures;
 mod health;
@@ -20,6 +23,7 @@ mod login_timing;
 mod mail;
 mod metrics;
 mod mfa;
+mod node_commands;
 mod oauth;
 mod offers;
 mod openapi;

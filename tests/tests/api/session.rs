@@ -1,7 +1,9 @@
 //! The node session: who gets one, what ends it, and how it resumes.
 
 use serde_json::json;
-use shared::protocol::{AgentMessage, MAX_FRAME_BYTES, RefusedReason, Resume, close};
+use shared::protocol::{
+    AgentMessage, MAX_FRAME_BYTES, PROTOCOL_VERSION, RefusedReason, Resume, close,
+};
 use tests::sim::Message;
 use tests::{SimNode, TestApp, wait_until};
 
@@ -28,10 +30,10 @@ async fn an_unsupported_version_is_refused_with_the_reason() {
 async fn a_newer_agent_that_speaks_the_old_version_too_is_welcome() {
     let app = TestApp::start().await;
     let mut config = app.config("newer");
-    (config.protocol, config.min_protocol) = (2, 1);
+    (config.protocol, config.min_protocol) = (PROTOCOL_VERSION + 1, 1);
     let node = app.node_with(config).await;
     let welcome = node.session().welcome.expect("a session");
-    assert_eq!(welcome.protocol, 1);
+    assert_eq!(welcome.protocol, PROTOCOL_VERSION);
     app.finish(&[&node]).await;
 }
 

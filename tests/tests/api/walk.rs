@@ -106,6 +106,76 @@ const TABLE: &[(&str, &str, Access)] = &[
         "/api/v1/admin/audit",
         Permitted("audit:read", Role::Admin),
     ),
+    (
+        "GET",
+        "/api/v1/admin/servers",
+        Permitted("servers:read", Role::Support),
+    ),
+    (
+        "POST",
+        "/api/v1/admin/servers",
+        Permitted("servers:write", Role::Admin),
+    ),
+    (
+        "GET",
+        "/api/v1/admin/servers/{id}",
+        Permitted("servers:read", Role::Support),
+    ),
+    (
+        "PATCH",
+        "/api/v1/admin/servers/{id}",
+        Permitted("servers:write", Role::Admin),
+    ),
+    (
+        "DELETE",
+        "/api/v1/admin/servers/{id}",
+        Permitted("servers:write", Role::Admin),
+    ),
+    (
+        "PUT",
+        "/api/v1/admin/servers/{id}/status",
+        Permitted("servers:write", Role::Admin),
+    ),
+    (
+        "PUT",
+        "/api/v1/admin/servers/{id}/drain",
+        Permitted("servers:write", Role::Admin),
+    ),
+    (
+        "DELETE",
+        "/api/v1/admin/servers/{id}/drain",
+        Permitted("servers:write", Role::Admin),
+    ),
+    (
+        "PUT",
+        "/api/v1/admin/servers/{id}/key-rotation",
+        Permitted("servers:write", Role::Admin),
+    ),
+    (
+        "DELETE",
+        "/api/v1/admin/servers/{id}/key-rotation",
+        Permitted("servers:write", Role::Admin),
+    ),
+    (
+        "POST",
+        "/api/v1/admin/servers/{id}/revoke",
+        Permitted("servers:write", Role::Admin),
+    ),
+    (
+        "GET",
+        "/api/v1/admin/nodes/enrolment-tokens",
+        Permitted("nodes:enrol", Role::Admin),
+    ),
+    (
+        "POST",
+        "/api/v1/admin/nodes/enrolment-tokens",
+        Permitted("nodes:enrol", Role::Admin),
+    ),
+    (
+        "DELETE",
+        "/api/v1/admin/nodes/enrolment-tokens/{id}",
+        Permitted("nodes:enrol", Role::Admin),
+    ),
     ("GET", "/api/v1/servers", People),
     ("GET", "/api/v1/servers/recommended", People),
     ("GET", "/api/v1/servers/{id}", People),
@@ -211,6 +281,10 @@ struct Scene<'a> {
     device: Uuid,
     session: Uuid,
     connection: Uuid,
+    /// A server that nothing runs on, and one client is left on: it cannot be removed.
+    managed: Uuid,
+    /// An enrolment token that was used.
+    enrolment: Uuid,
 }
 
 impl<'a> Scene<'a> {
@@ -241,6 +315,7 @@ impl<'a> Scene<'a> {
             connection = owner.connected(&json!({})).await.connection_id.0;
         }
         let admin = app.user_with_role("admin").await;
+        let (managed, enrolment) = managed(app, &owner).await;
         Scene {
             app,
             node,
@@ -255,6 +330,8 @@ impl<'a> Scene<'a> {
             device,
             session,
             connection,
+            managed,
+            enrolment,
         }
     }
 
@@ -275,6 +352,10 @@ impl<'a> Scene<'a> {
             self.owner.user().0
         } else if before.contains("/users/") {
             self.person.0
+        } else if before.contains("/admin/servers/") {
+            self.managed
+        } else if before.contains("/enrolment-tokens/") {
+            self.enrolment
         } else if before.contains("/servers/") {
             self.node.server().0
         } else {
@@ -323,6 +404,27 @@ impl<'a> Scene<'a> {
         }
         self.app.client().send(request).await
     }
+}
+
+/// A server with a client and a used enrolment token, and that token.
+async fn managed(app: &TestApp, client: &Client) -> (Uuid, Uuid) {
+    let (server, token) = (Uuid::now_v7(), Uuid::now_v7());
+    let user = client.user();
+    app.db()
+        .execute(&format!(
+            "INSERT INTO vpn_servers (id, hostname, country, country_code, city, location)
+             VALUES ('{server}', '{server}', 'Germany', 'DE', 'Frankfurt', 'eu-central');
+             INSERT INTO nodes (server_id) VALUES ('{server}');
+             INSERT INTO connections (id, user_id, server_id, status, client_public_key, client_ip,
+                                      peer_id, revision)
+             VALUES (gen_random_uuid(), '{user}', '{server}', 'connected', 'none', '10.0.0.2', 1, 1);
+             INSERT INTO enrolment_tokens (id, hostname, country, country_code, city, location,
+                                           expires_at, used_at, server_id)
+             VALUES ('{token}', '{server}', 'Germany', 'DE', 'Frankfurt', 'eu-central', now(), now(),
+                     '{server}')"
+        ))
+        .await;
+    (server, token)
 }
 
 /// An operator token with every right, as the command gives it.

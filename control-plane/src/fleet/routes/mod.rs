@@ -1,5 +1,6 @@
 //! The fleet's routes: servers for people, enrolment and sessions for nodes.
 
+mod admin;
 mod caller;
 mod enrol;
 mod list;
@@ -16,6 +17,7 @@ pub fn routes(config: &mut ServiceConfig<'_>) {
         .service(list::list_servers)
         .service(recommended::recommended)
         .service(show::show);
+    admin::routes(config);
 }
 
 /// For node agents, at the root.

@@ -48,6 +48,8 @@ pub(super) async fn greet(
             sent: opened.applied,
             applied: opened.applied,
             state_hash: opened.state_hash,
+            report: None,
+            settings: None,
         },
     ));
     let machine = Machine::open(opened, now);
@@ -55,6 +57,9 @@ pub(super) async fn greet(
         return Err(Rejection::Closed(Close::REPLACED));
     }
     metrics::gauge!("fleet_sessions").increment(1);
+    if lease.key_changed {
+        tracing::info!(server = %node.server, "fleet.key_rotated");
+    }
     if lease.profile_changed || fleet.view().get(node.server).is_none() {
         fleet.refresh().await.unwrap_or_else(|error| {
             tracing::warn!(%error, "fleet.view.refresh_failed");

@@ -12,12 +12,13 @@ use chrono::{DateTime, Utc};
 use shared::ids::{PeerId, Revision, SessionId};
 use shared::protocol::counters::CountersFrame;
 use shared::protocol::{
-    AgentMessage, Applied, Apply, Change, Load, MAX_PEERS_PER_MESSAGE, PeerResult, PlaneMessage,
-    Resume, RoundTrips, SnapshotPart, StateHash, Welcome, close,
+    AgentMessage, Applied, Apply, Change, Load, MAX_PEERS_PER_MESSAGE, NextKey, PeerResult,
+    PlaneMessage, Resume, RoundTrips, Settings, SnapshotPart, StateHash, Welcome, close,
 };
 
 use super::liveness::Liveness;
 use super::lookout::Lookout;
+use super::settings::Directions;
 use crate::fleet::desired::{Changes, Snapshot};
 use crate::fleet::waiters::AnswerTimings;
 
@@ -45,6 +46,11 @@ impl Close {
         reason: "a newer session took over",
     };
 
+    pub(super) const REVOKED: Self = Self {
+        code: close::UNAUTHORIZED,
+        reason: "token revoked",
+    };
+
     pub(super) const fn bad_frame(reason: &'static str) -> Self {
         let code = close::BAD_FRAME;
         Self { code, reason }
@@ -67,6 +73,10 @@ pub(super) enum Output {
     ReadChanges(Revision),
     /// Read the whole state, then [`Machine::handle_snapshot`].
     ReadSnapshot,
+    /// Read what the operator wants of the node, then [`Machine::handle_settings`].
+    ReadSettings,
+    /// Store the node's next key, then [`Machine::handle_next_key_stored`].
+    StoreNextKey(NextKey),
     /// Store these, then [`Machine::handle_stored`].
     Store(Batch),
     Counters(CountersFrame),
@@ -100,6 +110,8 @@ pub(super) struct Opened {
     /// The desired revision.
     pub(super) revision: Revision,
     pub(super) resumption: Resumption,
+    /// What the operator wants of the node.
+    pub(super) settings: Settings,
 }
 
 #[derive(Debug)]
@@ -115,6 +127,7 @@ pub(super) struct Machine {
     outputs: VecDeque<Output>,
     liveness: Liveness,
     lookout: Lookout,
+    directions: Directions,
     /// Where the node stands once it has applied all that was sent.
     sent: Revision,
     applied: Revision,
@@ -149,6 +162,7 @@ impl Machine {
             outputs: VecDeque::new(),
             liveness: Liveness::new(now),
             lookout: Lookout::new(opened.protocol),
+            directions: Directions::new(opened.protocol),
             sent: opened.applied,
             applied: opened.applied,
             state_hash: opened.state_hash,
@@ -177,6 +191,7 @@ impl Machine {
                 .unwrap_or(1_000),
             server_time: opened.server_time,
         }));
+        machine.direct(opened.settings);
         match opened.resumption {
             Resumption::Delta(unacknowledged) => {
                 let (from, to) = (opened.applied, opened.applied);
@@ -209,6 +224,11 @@ impl Machine {
         (self.sent, self.applied, self.state_hash)
     }
 
+    /// What the node was told of the operator's wishes; none when it knows no such message.
+    pub(super) const fn settings(&self) -> Option<Settings> {
+        self.directions.said()
+    }
+
     pub(super) fn handle_text(&mut self, text: &str, now: Instant) {
         self.liveness.heard(now);
         match AgentMessage::decode(text) {
@@ -223,7 +243,11 @@ impl Machine {
             Ok(AgentMessage::RoundTrips(trips)) => {
                 self.outputs.push_back(Output::RoundTrips(trips));
             }
-            Ok(AgentMessage::NextKey(_) | AgentMessage::Unknown) => {}
+            Ok(AgentMessage::NextKey(key)) => {
+                self.directions.announced(key);
+                self.advance(now);
+            }
+            Ok(AgentMessage::Unknown) => {}
             Err(_) => self.close(Close::bad_frame("not a message")),
         }
     }
@@ -286,6 +310,34 @@ impl Machine {
     pub(super) fn handle_read_failed(&mut self, now: Instant) {
         let since = self.reading.take().map_or(now, |reading| reading.since);
         self.dirty = Some(since);
+        self.retry_at = Some(now + RETRY);
+    }
+
+    /// The operator may want something else of the node.
+    pub(super) fn handle_settings_signal(&mut self, now: Instant) {
+        self.directions.signalled();
+        self.advance(now);
+    }
+
+    pub(super) fn handle_settings(&mut self, settings: Settings, now: Instant) {
+        self.direct(settings);
+        self.advance(now);
+    }
+
+    /// The read failed; it is tried again.
+    pub(super) fn handle_settings_failed(&mut self, now: Instant) {
+        self.directions.read_failed();
+        self.retry_at = Some(now + RETRY);
+    }
+
+    pub(super) fn handle_next_key_stored(&mut self, now: Instant) {
+        self.directions.stored();
+        self.advance(now);
+    }
+
+    /// The store failed; it is tried again.
+    pub(super) fn handle_next_key_failed(&mut self, now: Instant) {
+        self.directions.store_failed();
         self.retry_at = Some(now + RETRY);
     }
 
@@ -364,6 +416,12 @@ impl Machine {
         if self.closed || self.retry_at.is_some_and(|retry| retry > now) {
             return;
         }
+        if self.directions.begin_read() {
+            self.outputs.push_back(Output::ReadSettings);
+        }
+        if let Some(key) = self.directions.begin_store() {
+            self.outputs.push_back(Output::StoreNextKey(key));
+        }
         if self.storing.is_none() && !self.unstored.results.is_empty() {
             let batch = std::mem::take(&mut self.unstored);
             self.storing = Some(batch.clone());
@@ -423,6 +481,12 @@ impl Machine {
     fn look_out(&mut self, now: Instant) {
         if let Some(watch) = self.lookout.due(now) {
             self.send(PlaneMessage::Watch(watch));
+        }
+    }
+
+    fn direct(&mut self, settings: Settings) {
+        if let Some(settings) = self.directions.say(settings) {
+            self.send(PlaneMessage::Settings(settings));
         }
     }
 

@@ -7,7 +7,7 @@ use chrono::DateTime;
 use proptest::prelude::*;
 use shared::ids::{Revision, SessionId};
 use shared::protocol::{
-    AgentMessage, Applied, Outcome, PeerResult, PlaneMessage, StateHash, Timings,
+    AgentMessage, Applied, Outcome, PeerResult, PlaneMessage, Settings, StateHash, Timings,
 };
 use uuid::Uuid;
 
@@ -67,6 +67,7 @@ impl World {
             state_hash: StateHash::default(),
             revision: Revision(0),
             resumption: Resumption::Delta(Vec::new()),
+            settings: Settings::default(),
         };
         let mut world = Self {
             machine: Machine::open(opened, now),

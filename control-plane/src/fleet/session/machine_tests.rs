@@ -67,21 +67,29 @@ fn applied(revision: u64, numbers: &[u64]) -> String {
     .encode()
 }
 
-fn opened(applied: u64, resumption: Resumption) -> Opened {
-    Opened {
+fn open(applied: u64, resumption: Resumption, now: Instant) -> Machine {
+    open_as(1, Settings::default(), applied, resumption, now)
+}
+
+fn open_as(
+    protocol: u16,
+    settings: Settings,
+    applied: u64,
+    resumption: Resumption,
+    now: Instant,
+) -> Machine {
+    let opened = Opened {
         session: SessionId(Uuid::nil()),
-        protocol: 1,
+        protocol,
         report_interval: Duration::from_secs(1),
         server_time: DateTime::UNIX_EPOCH,
         applied: Revision(applied),
         state_hash: StateHash::default(),
         revision: Revision(applied),
         resumption,
-    }
-}
-
-fn open(applied: u64, resumption: Resumption, now: Instant) -> Machine {
-    Machine::open(opened(applied, resumption), now)
+        settings,
+    };
+    Machine::open(opened, now)
 }
 
 /// A session that resumed at revision 10 and found nothing to read.
@@ -391,9 +399,8 @@ fn what_is_looked_at_is_told_once_a_second_and_what_is_measured_comes_out() {
     machine.handle_looked_at(vec![PeerId(1)], start);
     assert_eq!(drain(&mut machine), [], "version 1 knows nothing of it");
 
-    let mut opened = opened(10, Resumption::Delta(Vec::new()));
-    opened.protocol = 2;
-    let mut machine = Machine::open(opened, start);
+    let resumption = Resumption::Delta(Vec::new());
+    let mut machine = open_as(2, Settings::default(), 10, resumption, start);
     drain(&mut machine);
     let watch = |numbers: &[u64]| {
         let peers = numbers.iter().copied().map(PeerId).collect();
@@ -413,4 +420,110 @@ fn what_is_looked_at_is_told_once_a_second_and_what_is_measured_comes_out() {
     };
     machine.handle_text(&AgentMessage::RoundTrips(trips.clone()).encode(), later);
     assert_eq!(drain(&mut machine), [Output::RoundTrips(trips)]);
+}
+
+const DRAINED: Settings = Settings {
+    draining: true,
+    rotate_key_at: None,
+};
+
+fn next_key() -> NextKey {
+    NextKey {
+        public_key: PublicKey::from_bytes([9; 32]),
+        at: DateTime::UNIX_EPOCH,
+    }
+}
+
+/// A session of the second version that found nothing to read.
+fn quiet_second(settings: Settings, now: Instant) -> Machine {
+    let mut machine = open_as(2, settings, 10, Resumption::Delta(Vec::new()), now);
+    drain(&mut machine);
+    machine.handle_changes(changes(10, &[], false), now);
+    assert_eq!(drain(&mut machine), []);
+    machine
+}
+
+#[rstest]
+#[case::knows_no_settings(1, None)]
+#[case::is_told_after_the_welcome(2, Some(DRAINED))]
+fn settings_follow_the_welcome(#[case] protocol: u16, #[case] told: Option<Settings>) {
+    let now = Instant::now();
+    let mut machine = open_as(
+        protocol,
+        DRAINED,
+        0,
+        Resumption::Snapshot(snapshot(9, 1)),
+        now,
+    );
+    let outputs = drain(&mut machine);
+    let sent: Vec<_> = outputs
+        .iter()
+        .map(|output| match output {
+            Output::Send(PlaneMessage::Welcome(_)) => "welcome",
+            Output::Send(PlaneMessage::Settings(_)) => "settings",
+            Output::Send(PlaneMessage::Snapshot(_)) => "snapshot",
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    let expected: &[_] = match told {
+        Some(_) => &["welcome", "settings", "snapshot"],
+        None => &["welcome", "snapshot"],
+    };
+    assert_eq!((sent.as_slice(), machine.settings()), (expected, told));
+}
+
+#[test]
+fn settings_are_read_at_a_signal_and_said_when_they_differ() {
+    let now = Instant::now();
+    let mut machine = quiet_second(Settings::default(), now);
+    machine.handle_settings_signal(now);
+    assert_eq!(drain(&mut machine), [Output::ReadSettings]);
+    machine.handle_settings_signal(now);
+    assert_eq!(drain(&mut machine), [], "one read at a time");
+    machine.handle_settings(DRAINED, now);
+    assert_eq!(
+        drain(&mut machine),
+        [
+            Output::Send(PlaneMessage::Settings(DRAINED)),
+            Output::ReadSettings
+        ]
+    );
+    machine.handle_settings(DRAINED, now);
+    assert_eq!(drain(&mut machine), [], "the node knows");
+}
+
+#[test]
+fn a_read_of_settings_that_failed_is_tried_again_a_second_later() {
+    let start = Instant::now();
+    let mut machine = quiet_second(Settings::default(), start);
+    machine.handle_settings_signal(start);
+    drain(&mut machine);
+    machine.handle_settings_failed(start);
+    machine.handle_settings_signal(start);
+    assert_eq!(drain(&mut machine), []);
+    machine.handle_timeout(start + Duration::from_secs(1));
+    assert!(drain(&mut machine).contains(&Output::ReadSettings));
+}
+
+#[test]
+fn an_old_agents_settings_are_not_even_read() {
+    let now = Instant::now();
+    let mut machine = quiet(now);
+    machine.handle_settings_signal(now);
+    machine.handle_text(&AgentMessage::NextKey(next_key()).encode(), now);
+    assert_eq!(drain(&mut machine), []);
+}
+
+#[test]
+fn a_next_key_is_stored_until_it_is() {
+    let start = Instant::now();
+    let mut machine = quiet_second(Settings::default(), start);
+    machine.handle_text(&AgentMessage::NextKey(next_key()).encode(), start);
+    assert_eq!(drain(&mut machine), [Output::StoreNextKey(next_key())]);
+    machine.handle_next_key_failed(start);
+    assert_eq!(drain(&mut machine), []);
+    machine.handle_timeout(start + Duration::from_secs(1));
+    assert!(drain(&mut machine).contains(&Output::StoreNextKey(next_key())));
+    machine.handle_next_key_stored(start);
+    assert_eq!(drain(&mut machine), []);
 }

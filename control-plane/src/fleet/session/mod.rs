@@ -10,6 +10,7 @@ mod lookout;
 mod machine;
 mod opening;
 mod registry;
+mod settings;
 mod shell;
 mod wire;
 
@@ -18,5 +19,5 @@ mod machine_properties;
 #[cfg(test)]
 mod machine_tests;
 
-pub(super) use registry::{Ending, Sessions, Vitals};
+pub(super) use registry::{Ending, Handle, Sessions, Vitals};
 pub(super) use shell::run;

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use shared::ids::{PeerId, Revision, ServerId};
-use shared::protocol::StateHash;
+use shared::protocol::{Load, Settings, StateHash};
 use tokio::sync::Notify;
 
 use crate::fleet::desired::Fence;
@@ -16,10 +16,12 @@ use crate::fleet::lock;
 pub(in crate::fleet) enum Ending {
     /// A newer session of the node took over, here or elsewhere.
     Replaced,
+    /// The node's tokens are worth nothing any more.
+    Revoked,
 }
 
 /// What the heartbeat writes about a session.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(in crate::fleet) struct Vitals {
     pub(in crate::fleet) last_heard: Instant,
     pub(in crate::fleet) load: f64,
@@ -30,6 +32,10 @@ pub(in crate::fleet) struct Vitals {
     pub(in crate::fleet) sent: Revision,
     pub(in crate::fleet) applied: Revision,
     pub(in crate::fleet) state_hash: StateHash,
+    /// The node's last report.
+    pub(in crate::fleet) report: Option<Load>,
+    /// What the node was told of the operator's wishes; none when it knows no such message.
+    pub(in crate::fleet) settings: Option<Settings>,
 }
 
 /// A session as the rest of the process sees it.
@@ -43,9 +49,22 @@ pub(in crate::fleet) struct Handle {
     vitals: Mutex<Vitals>,
 }
 
+/// What came from outside since the session last looked.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Calls {
+    /// Since when there may be something to read.
+    pub(super) woken: Option<Instant>,
+    /// The operator may want something else of the node.
+    pub(super) redirected: bool,
+    /// Whose round trips to measure, when that changed.
+    pub(super) looked_at: Option<Vec<PeerId>>,
+    pub(super) ending: Option<Ending>,
+}
+
 #[derive(Debug, Default)]
 struct Mailbox {
     woken: Option<Instant>,
+    redirected: bool,
     ending: Option<Ending>,
     looked_at: Looked,
 }
@@ -80,16 +99,28 @@ impl Handle {
         self.notify.notify_one();
     }
 
+    /// The operator may want something else of the node than the session said.
+    pub(in crate::fleet) fn redirect(&self) {
+        lock(&self.mailbox).redirected = true;
+        self.notify.notify_one();
+    }
+
     pub(in crate::fleet) fn end(&self, ending: Ending) {
         lock(&self.mailbox).ending.get_or_insert(ending);
         self.notify.notify_one();
     }
 
-    /// What came since the last call: since when there is something to read, and whether to end.
-    pub(super) async fn called(&self) -> (Option<Instant>, Option<Ending>) {
+    /// Waits for a call, and takes what came since the last one.
+    pub(super) async fn called(&self) -> Calls {
         self.notify.notified().await;
         let mut mailbox = lock(&self.mailbox);
-        (mailbox.woken.take(), mailbox.ending)
+        let is_new = std::mem::take(&mut mailbox.looked_at.is_new);
+        Calls {
+            woken: mailbox.woken.take(),
+            redirected: std::mem::take(&mut mailbox.redirected),
+            looked_at: is_new.then(|| mailbox.looked_at.peers.clone()),
+            ending: mailbox.ending,
+        }
     }
 
     /// The node shall measure the round trips of these peers and of no others.
@@ -103,15 +134,8 @@ impl Handle {
         }
     }
 
-    /// Whose round trips to measure, when that changed since the last call.
-    pub(super) fn looked_at(&self) -> Option<Vec<PeerId>> {
-        let mut mailbox = lock(&self.mailbox);
-        let is_new = std::mem::take(&mut mailbox.looked_at.is_new);
-        is_new.then(|| mailbox.looked_at.peers.clone())
-    }
-
     pub(in crate::fleet) fn vitals(&self) -> Vitals {
-        *lock(&self.vitals)
+        lock(&self.vitals).clone()
     }
 
     pub(super) fn update(&self, change: impl FnOnce(&mut Vitals)) {
@@ -151,8 +175,18 @@ impl Sessions {
 
     /// Wakes the session of `server`. False when it is not here.
     pub(in crate::fleet) fn wake(&self, server: ServerId) -> bool {
-        let session = lock(&self.by_server).get(&server).cloned();
-        session.inspect(|session| session.wake()).is_some()
+        self.get(server).inspect(|session| session.wake()).is_some()
+    }
+
+    /// Has the session of `server`, where it is here, read the operator's wishes again.
+    pub(in crate::fleet) fn redirect(&self, server: ServerId) {
+        if let Some(session) = self.get(server) {
+            session.redirect();
+        }
+    }
+
+    pub(in crate::fleet) fn get(&self, server: ServerId) -> Option<Arc<Handle>> {
+        lock(&self.by_server).get(&server).cloned()
     }
 
     pub(in crate::fleet) fn has(&self, server: ServerId) -> bool {
@@ -160,10 +194,9 @@ impl Sessions {
     }
 
     /// Ends the session of `server` if it is older than `fence`.
-    pub(in crate::fleet) fn end_before(&self, server: ServerId, fence: Fence) {
-        let session = lock(&self.by_server).get(&server).cloned();
-        if let Some(session) = session.filter(|session| session.fence < fence) {
-            session.end(Ending::Replaced);
+    pub(in crate::fleet) fn end_before(&self, server: ServerId, fence: Fence, why: Ending) {
+        if let Some(session) = self.get(server).filter(|session| session.fence < fence) {
+            session.end(why);
         }
     }
 
@@ -189,6 +222,8 @@ mod tests {
             sent: Revision(0),
             applied: Revision(0),
             state_hash: StateHash::default(),
+            report: None,
+            settings: None,
         };
         let server = ServerId(Uuid::from_u128(1));
         Arc::new(Handle::new(server, Fence(fence), 0, vitals))
@@ -200,7 +235,7 @@ mod tests {
         let (old, new) = (handle(1), handle(2));
         assert!(sessions.enter(&old));
         assert!(sessions.enter(&new));
-        assert_eq!(old.called().await, (None, Some(Ending::Replaced)));
+        assert_eq!(old.called().await.ending, Some(Ending::Replaced));
         assert!(!sessions.enter(&old));
         assert!(!sessions.leave(&old));
         assert!(sessions.leave(&new));
@@ -213,7 +248,7 @@ mod tests {
         session.wake();
         let first = lock(&session.mailbox).woken;
         session.wake();
-        assert_eq!(session.called().await, (first, None));
+        assert_eq!(session.called().await.woken, first);
         assert_eq!(lock(&session.mailbox).woken, None);
     }
 
@@ -221,12 +256,21 @@ mod tests {
     async fn what_is_looked_at_calls_when_it_changed() {
         let session = handle(1);
         session.look_at(Vec::new());
-        assert_eq!(session.looked_at(), None);
         session.look_at(vec![PeerId(4)]);
-        assert_eq!(session.called().await, (None, None));
-        assert_eq!(session.looked_at(), Some(vec![PeerId(4)]));
+        assert_eq!(session.called().await.looked_at, Some(vec![PeerId(4)]));
         session.look_at(vec![PeerId(4)]);
-        assert_eq!(session.looked_at(), None);
+        session.wake();
+        assert_eq!(session.called().await.looked_at, None);
+    }
+
+    #[tokio::test]
+    async fn a_redirection_is_taken_once() {
+        let session = handle(1);
+        session.redirect();
+        session.redirect();
+        assert!(session.called().await.redirected);
+        session.wake();
+        assert!(!session.called().await.redirected);
     }
 
     #[test]
@@ -234,9 +278,9 @@ mod tests {
         let sessions = Sessions::default();
         let session = handle(5);
         sessions.enter(&session);
-        sessions.end_before(session.server, Fence(5));
+        sessions.end_before(session.server, Fence(5), Ending::Revoked);
         assert_eq!(lock(&session.mailbox).ending, None);
-        sessions.end_before(session.server, Fence(6));
-        assert_eq!(lock(&session.mailbox).ending, Some(Ending::Replaced));
+        sessions.end_before(session.server, Fence(6), Ending::Revoked);
+        assert_eq!(lock(&session.mailbox).ending, Some(Ending::Revoked));
     }
 }

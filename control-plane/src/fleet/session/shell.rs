@@ -9,17 +9,18 @@ use actix_ws::{AggregatedMessage, AggregatedMessageStream, ProtocolError};
 use chrono::Utc;
 use futures_util::future::LocalBoxFuture;
 use shared::ids::ServerId;
-use shared::protocol::{Load, MAX_PEERS_PER_MESSAGE, PlaneMessage, close};
+use shared::protocol::{Load, MAX_PEERS_PER_MESSAGE, PlaneMessage, Settings, close};
 
 use super::greeting::{greet, leave, reject};
 use super::machine::{Batch, Close, Machine, Output};
-use super::registry::{Ending, Handle};
+use super::registry::{Calls, Ending, Handle};
 use super::wire::{FAREWELL_PATIENCE, Wire};
 use crate::error::ApiError;
 use crate::fleet::Fleet;
 use crate::fleet::bus::{Channel, Notice};
 use crate::fleet::desired::{Acknowledged, Changes, Snapshot};
 use crate::fleet::identity::NodeIdentity;
+use crate::fleet::store;
 use crate::fleet::view::Live;
 use crate::fleet::waiters::{AnswerTimings, Answered};
 
@@ -41,6 +42,8 @@ pub(in crate::fleet) async fn run(
                 wire: &mut wire,
                 reading: Slot::default(),
                 storing: Slot::default(),
+                directing: Slot::default(),
+                keeping: Slot::default(),
             };
             let close = session.converse(&mut frames).await;
             leave(&fleet, &handle).await;
@@ -72,6 +75,8 @@ struct Session<'a> {
     wire: &'a mut Wire,
     reading: Slot<Result<Read, ApiError>>,
     storing: Slot<(Result<Vec<Acknowledged>, ApiError>, AnswerTimings, Instant)>,
+    directing: Slot<Result<Settings, ApiError>>,
+    keeping: Slot<Result<bool, ApiError>>,
 }
 
 impl Session<'_> {
@@ -86,27 +91,22 @@ impl Session<'_> {
             let (sent, applied, state_hash) = self.machine.position();
             self.handle.update(|vitals| {
                 (vitals.sent, vitals.applied, vitals.state_hash) = (sent, applied, state_hash);
+                vitals.settings = self.machine.settings();
             });
             let timeout = tokio::time::Instant::from_std(self.machine.timeout());
             tokio::select! {
                 () = self.fleet.shutdown.cancelled() => return Some(Close::RESTARTING),
-                (woken, ending) = self.handle.called() => {
-                    if ending == Some(Ending::Replaced) {
-                        return Some(Close::REPLACED);
-                    }
-                    if let Some(signalled) = woken {
-                        self.machine.handle_wake(signalled, Instant::now());
-                    }
-                    if let Some(peers) = self.handle.looked_at() {
-                        self.machine.handle_looked_at(peers, Instant::now());
-                    }
-                }
+                calls = self.handle.called() => if let Some(close) = self.heed(calls) {
+                    return Some(close);
+                },
                 frame = frames.recv() => match self.take(frame) {
                     ControlFlow::Continue(()) => {}
                     ControlFlow::Break(close) => return close,
                 },
                 read = self.reading.finished() => self.take_read(read),
                 stored = self.storing.finished() => self.take_stored(stored),
+                settings = self.directing.finished() => self.take_settings(settings),
+                kept = self.keeping.finished() => self.take_kept(kept),
                 () = tokio::time::sleep_until(timeout) => {
                     self.machine.handle_timeout(Instant::now());
                 }
@@ -136,6 +136,53 @@ impl Session<'_> {
             }
         }
         ControlFlow::Continue(())
+    }
+
+    /// Says how to close when the calls end the session.
+    fn heed(&mut self, calls: Calls) -> Option<Close> {
+        match calls.ending {
+            Some(Ending::Replaced) => return Some(Close::REPLACED),
+            Some(Ending::Revoked) => return Some(Close::REVOKED),
+            None => {}
+        }
+        let now = Instant::now();
+        if let Some(signalled) = calls.woken {
+            self.machine.handle_wake(signalled, now);
+        }
+        if calls.redirected {
+            self.machine.handle_settings_signal(now);
+        }
+        if let Some(peers) = calls.looked_at {
+            self.machine.handle_looked_at(peers, now);
+        }
+        None
+    }
+
+    fn take_settings(&mut self, settings: Result<Settings, ApiError>) {
+        let now = Instant::now();
+        match settings {
+            Ok(settings) => self.machine.handle_settings(settings, now),
+            Err(error) => {
+                self.warn("fleet.session.settings_failed", &error);
+                self.machine.handle_settings_failed(now);
+            }
+        }
+    }
+
+    fn take_kept(&mut self, kept: Result<bool, ApiError>) {
+        let now = Instant::now();
+        match kept {
+            Ok(is_planned) => {
+                self.machine.handle_next_key_stored(now);
+                if is_planned {
+                    self.fleet.announce_change();
+                }
+            }
+            Err(error) => {
+                self.warn("fleet.session.next_key_failed", &error);
+                self.machine.handle_next_key_failed(now);
+            }
+        }
     }
 
     fn take_read(&mut self, read: Result<Read, ApiError>) {
@@ -187,6 +234,14 @@ impl Session<'_> {
                 metrics::counter!("fleet_resumes_total", "kind" => "resync").increment(1);
                 fleet.desired.snapshot(server).await.map(Read::Snapshot)
             }),
+            Output::ReadSettings => self
+                .directing
+                .fill(async move { store::settings(&fleet.db, server).await }),
+            Output::StoreNextKey(key) => {
+                let fence = self.handle.fence;
+                self.keeping
+                    .fill(async move { store::keep_next_key(&fleet.db, server, fence, key).await });
+            }
             Output::Store(Batch { results, timings }) => {
                 let (fence, started) = (self.handle.fence, Instant::now());
                 self.storing.fill(async move {
@@ -215,6 +270,7 @@ impl Session<'_> {
             vitals.peers = load.peers;
             vitals.pool_used = load.pool_used;
             vitals.draining = load.draining;
+            vitals.report = Some(load.clone());
         });
         let view = self.fleet.view();
         let Some(server) = view.get(self.node.server) else {

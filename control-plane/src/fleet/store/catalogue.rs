@@ -14,7 +14,7 @@ use crate::db::schema::{nodes, vpn_servers};
 use crate::error::ApiError;
 use crate::fleet::view::{Live, Profile, ServerStatus};
 
-/// Every server with its stored figures, by hostname.
+/// Every server that has enrolled with its stored figures, by hostname.
 pub(in crate::fleet) async fn read_fleet(db: &Pool) -> Result<Vec<(Profile, Live)>, ApiError> {
     // The age is measured by one clock, the database's.
     let age = diesel::dsl::sql::<Nullable<Double>>(
@@ -23,6 +23,7 @@ pub(in crate::fleet) async fn read_fleet(db: &Pool) -> Result<Vec<(Profile, Live
     let mut conn = db.get().await?;
     let rows: Vec<(ServerRow, Option<NodeRow>, Option<f64>)> = vpn_servers::table
         .left_join(nodes::table)
+        .filter(vpn_servers::public_key.is_not_null())
         .select((ServerRow::as_select(), Option::<NodeRow>::as_select(), age))
         .order(vpn_servers::hostname)
         .load(&mut conn)
@@ -50,13 +51,17 @@ struct ServerRow {
     country_code: String,
     city: String,
     location: String,
+    #[diesel(select_expression = vpn_servers::ip_address.assume_not_null())]
     ip_address: IpNet,
+    #[diesel(select_expression = vpn_servers::endpoint.assume_not_null())]
     endpoint: String,
+    #[diesel(select_expression = vpn_servers::public_key.assume_not_null())]
     public_key: String,
     status: String,
     tier: i16,
     current_load: f64,
     ping: i32,
+    #[diesel(select_expression = vpn_servers::available_ips.assume_not_null())]
     available_ips: IpNet,
     available_ips_v6: Option<IpNet>,
     capacity: i32,
@@ -129,11 +134,7 @@ impl ServerRow {
     }
 }
 
-fn live(
-    server: &ServerRow,
-    node: Option<NodeRow>,
-    last_seen: Option<chrono::DateTime<Utc>>,
-) -> Live {
+fn live(server: &ServerRow, node: Option<NodeRow>, last_seen: Option<DateTime<Utc>>) -> Live {
     let figures = Live {
         load: server.current_load,
         ping: unsigned(server.ping),
@@ -153,11 +154,11 @@ fn live(
 }
 
 /// The schema holds these to zero and above.
-fn unsigned(number: i32) -> u32 {
+pub(super) fn unsigned(number: i32) -> u32 {
     u32::try_from(number).unwrap_or(0)
 }
 
-fn seconds(age: f64) -> Duration {
+pub(super) fn seconds(age: f64) -> Duration {
     std::time::Duration::try_from_secs_f64(age.max(0.0))
         .ok()
         .and_then(|age| Duration::from_std(age).ok())

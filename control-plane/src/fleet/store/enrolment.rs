@@ -30,21 +30,20 @@ pub(in crate::fleet) struct Place {
 }
 
 pub(in crate::fleet) async fn insert_token(
-    db: &Pool,
+    conn: &mut AsyncPgConnection,
     id: Uuid,
     place: &Place,
     expires_at: DateTime<Utc>,
-) -> Result<(), ApiError> {
-    let mut conn = db.get().await?;
+) -> QueryResult<()> {
     diesel::insert_into(enrolment_tokens::table)
         .values((
             enrolment_tokens::id.eq(id),
             enrolment_tokens::expires_at.eq(expires_at),
             place,
         ))
-        .execute(&mut conn)
-        .await?;
-    Ok(())
+        .execute(conn)
+        .await
+        .map(drop)
 }
 
 /// What became of a token.
@@ -187,7 +186,7 @@ const UPSERT_NODE: &str = "
     INSERT INTO nodes AS node (server_id) VALUES ($1)
     ON CONFLICT (server_id) DO UPDATE SET
         token_epoch = node.token_epoch + 1, session_fence = node.session_fence + 1,
-        session_replica = NULL
+        session_replica = NULL, rotate_key_at = NULL, next_public_key = NULL
     RETURNING token_epoch, session_fence";
 
 async fn upsert_node(conn: &mut AsyncPgConnection, server: Uuid) -> QueryResult<Enrolled> {

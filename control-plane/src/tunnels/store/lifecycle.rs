@@ -232,6 +232,77 @@ pub(in crate::tunnels) async fn end_of(
         .await
 }
 
+/// The same for at most `limit` of a server.
+pub(in crate::tunnels) async fn end_on(
+    conn: &mut AsyncPgConnection,
+    server: ServerId,
+    reason: EndReason,
+    limit: i32,
+) -> diesel::QueryResult<Vec<Ended>> {
+    const SQL: &str = end_sql!(
+        "SELECT id, server_id, user_slot AS slot, status AS was, $2 AS reason,
+                NULL::bigint AS claimed_sent, NULL::bigint AS claimed_received
+           FROM connections WHERE server_id = $1 AND status IN ('connecting', 'connected') LIMIT $3"
+    );
+    statement(SQL)
+        .bind::<SqlUuid, _>(server.0)
+        .bind::<Text, _>(reason.as_str())
+        .bind::<Integer, _>(limit)
+        .load(conn)
+        .await
+}
+
+/// How many connections of a server are live, and how many its node has not said to be gone.
+pub(in crate::tunnels) async fn occupancy(
+    conn: &mut AsyncPgConnection,
+    server: ServerId,
+) -> diesel::QueryResult<(i64, i64)> {
+    const SQL: &str = "
+        SELECT count(*) FILTER (WHERE status <> 'disconnecting') AS live,
+               count(*) FILTER (WHERE status = 'disconnecting') AS leaving
+          FROM connections
+         WHERE server_id = $1 AND status IN ('connecting', 'connected', 'disconnecting')";
+
+    #[derive(QueryableByName)]
+    struct Row {
+        #[diesel(sql_type = BigInt)]
+        live: i64,
+        #[diesel(sql_type = BigInt)]
+        leaving: i64,
+    }
+
+    let row: Row = statement(SQL)
+        .bind::<SqlUuid, _>(server.0)
+        .get_result(conn)
+        .await?;
+    Ok((row.live, row.leaving))
+}
+
+/// Ends whatever is left on a server whose node will say nothing more. Names the users.
+pub(in crate::tunnels) async fn abandon(
+    conn: &mut AsyncPgConnection,
+    server: ServerId,
+) -> diesel::QueryResult<Vec<UserId>> {
+    const SQL: &str = "
+        UPDATE connections
+           SET status = 'disconnected', end_reason = coalesce(end_reason, 'server_gone'),
+               user_slot = NULL, ended_at = coalesce(ended_at, now()), updated_at = now()
+         WHERE server_id = $1 AND status IN ('connecting', 'connected', 'disconnecting')
+        RETURNING user_id";
+
+    #[derive(QueryableByName)]
+    struct Row {
+        #[diesel(sql_type = SqlUuid)]
+        user_id: Uuid,
+    }
+
+    let rows: Vec<Row> = statement(SQL)
+        .bind::<SqlUuid, _>(server.0)
+        .load(conn)
+        .await?;
+    Ok(rows.into_iter().map(|row| UserId(row.user_id)).collect())
+}
+
 /// What makes a connection end by itself.
 #[derive(Debug)]
 pub(in crate::tunnels) struct Due {

@@ -21,7 +21,8 @@ use shared::wireguard::PublicKey;
 
 pub(super) use entitlement::{Entitlement, LiveConnection, entitlement};
 pub(super) use lifecycle::{
-    Due, Ended, Inserted, NewConnection, ask_again, end, end_due, end_of, end_peer, insert,
+    Due, Ended, Inserted, NewConnection, abandon, ask_again, end, end_due, end_of, end_on,
+    end_peer, insert, occupancy,
 };
 pub(super) use node_log::{
     Acked, acknowledge, changes, fingerprint, revision, snapshot, unacknowledged,

@@ -38,12 +38,16 @@ struct Row {
 
 #[derive(Queryable, Selectable)]
 #[diesel(table_name = vpn_servers, check_for_backend(diesel::pg::Pg))]
+// A server that connections are on has enrolled, and so has all of these.
 struct ServerRow {
     id: Uuid,
     hostname: String,
+    #[diesel(select_expression = vpn_servers::ip_address.assume_not_null())]
     ip_address: IpNet,
     location: String,
+    #[diesel(select_expression = vpn_servers::endpoint.assume_not_null())]
     endpoint: String,
+    #[diesel(select_expression = vpn_servers::public_key.assume_not_null())]
     public_key: String,
 }
 

@@ -1,0 +1,78 @@
+//! Words and rules that the bodies share.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::fleet::enrolment::is_hostname;
+use crate::fleet::view::ServerStatus;
+
+/// The operator's word on a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[schema(as = AdminServerStatus)]
+pub(super) enum StatusWord {
+    /// Takes clients.
+    Active,
+    /// Takes no new clients for now.
+    Maintenance,
+    Offline,
+}
+
+impl From<StatusWord> for ServerStatus {
+    fn from(word: StatusWord) -> Self {
+        match word {
+            StatusWord::Active => Self::Active,
+            StatusWord::Maintenance => Self::Maintenance,
+            StatusWord::Offline => Self::Offline,
+        }
+    }
+}
+
+impl From<ServerStatus> for StatusWord {
+    fn from(status: ServerStatus) -> Self {
+        match status {
+            ServerStatus::Active => Self::Active,
+            ServerStatus::Maintenance => Self::Maintenance,
+            ServerStatus::Offline => Self::Offline,
+        }
+    }
+}
+
+/// A rule for garde.
+pub(super) fn hostname(text: &str, (): &()) -> garde::Result {
+    if is_hostname(text) {
+        return Ok(());
+    }
+    Err(garde::Error::new(
+        "must be a host name such as fra1.example.net",
+    ))
+}
+
+/// A rule for garde: ISO 3166-1 alpha-2.
+pub(super) fn country_code(text: &str, (): &()) -> garde::Result {
+    if text.len() == 2 && text.bytes().all(|byte| byte.is_ascii_alphabetic()) {
+        return Ok(());
+    }
+    Err(garde::Error::new("must be two letters, such as DE"))
+}
+
+/// A rule for garde: something that can be read.
+pub(super) fn name(text: &str, (): &()) -> garde::Result {
+    let length = text.trim().chars().count();
+    if (1..=100).contains(&length) && !text.chars().any(char::is_control) {
+        return Ok(());
+    }
+    Err(garde::Error::new("must have 1 to 100 characters"))
+}
+
+/// A rule for garde: labels such as `p2p`, at most fifty.
+pub(super) fn labels(labels: &[String], (): &()) -> garde::Result {
+    if labels.len() > 50 {
+        return Err(garde::Error::new("must be at most 50"));
+    }
+    labels.iter().try_for_each(|label| name(label, &()))
+}
+
+pub(super) fn trimmed(text: &str) -> String {
+    text.trim().to_owned()
+}

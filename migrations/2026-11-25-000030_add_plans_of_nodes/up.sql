@@ -1,4 +1,0 @@
-ALTER TABLE nodes
-    ADD COLUMN IF NOT EXISTS drain_requested_at TIMESTAMPTZ,
-    ADD COLUMN IF NOT EXISTS rotate_key_at      TIMESTAMPTZ,
-    ADD COLUMN IF NOT EXISTS next_public_key    VARCHAR(44);
