@@ -230,6 +230,8 @@ async fn start_tasks(state: &web::Data<AppState>, handlers: Handlers) {
     });
     let cleaning = state.clone();
     tasks.spawn(async move { tunnels::clean_up(&cleaning).await });
+    let sharing = state.clone();
+    tasks.spawn(async move { tunnels::share_quotas(&sharing).await });
     tasks.spawn(jobs::run(state.clone().into_inner(), handlers));
     let sweeping = state.clone();
     tasks.spawn(async move { jobs::periodic::run(&sweeping, upkeep::CHORES).await });

@@ -8,6 +8,8 @@
 //!   under a unique index.
 //! - A connection's status only moves forward. A late acknowledgement brings nothing back.
 //! - A client's private key is never stored, and leaves only inside the answer that made it.
+//! - What a plan limits is part of the desired peer. No connection of a plan with limits goes to a node
+//!   that does not know them.
 
 mod cleanup;
 mod client_config;
@@ -18,7 +20,9 @@ mod disconnect;
 mod end;
 mod history;
 mod model;
+mod psk;
 mod qr;
+mod quota;
 mod routes;
 mod store;
 
@@ -27,4 +31,9 @@ pub use desired::NodeLog;
 pub use end::{end_all_of, end_of_key};
 pub use history::{PastConnection, history};
 pub use model::EndReason;
+pub use quota::{
+    LimitsChanged, limits_changed, limits_of_plan_changed, run as share_quotas,
+    signal as signal_limits,
+};
 pub use routes::{aliases, routes};
+pub use store::SealedPresharedKeys;

@@ -66,6 +66,8 @@ pub enum EndReason {
     Deleted,
     /// Its user removed the device with its key.
     DeviceRemoved,
+    /// Its user's quota of the month is used up.
+    Quota,
 }
 
 impl EndReason {
@@ -79,6 +81,7 @@ impl EndReason {
             Self::Suspended => "suspended",
             Self::Deleted => "deleted",
             Self::DeviceRemoved => "device_removed",
+            Self::Quota => "quota",
         }
     }
 }
@@ -104,6 +107,8 @@ pub(super) struct Connection {
     pub(super) status: Status,
     pub(super) end_reason: Option<String>,
     pub(super) public_key: PublicKey,
+    /// None where it ended, or was made before there were any.
+    pub(super) sealed_psk: Option<Vec<u8>>,
     pub(super) addresses: Option<Addresses>,
     pub(super) ledger: Ledger,
     pub(super) peak_bytes_per_second: u64,

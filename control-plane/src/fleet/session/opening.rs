@@ -135,8 +135,8 @@ mod tests {
 
     #[rstest]
     #[case::equal(1, 1, Some(1))]
-    #[case::newer_agent_that_speaks_ours(9, 1, Some(1))]
-    #[case::newer_agent_that_does_not(9, 2, None)]
+    #[case::newer_agent_that_speaks_ours(9, 1, Some(PROTOCOL_VERSION))]
+    #[case::newer_agent_that_does_not(9, PROTOCOL_VERSION + 1, None)]
     #[case::older_agent(0, 0, None)]
     #[case::nonsense(1, 5, None)]
     fn negotiates(#[case] newest: u16, #[case] oldest: u16, #[case] version: Option<u16>) {

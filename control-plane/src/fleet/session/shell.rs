@@ -184,10 +184,15 @@ impl Session<'_> {
                 metrics::counter!("fleet_resumes_total", "kind" => "resync").increment(1);
                 fleet.desired.snapshot(server).await.map(Read::Snapshot)
             }),
-            Output::Store(Batch { results, timings }) => {
+            Output::Store(Batch {
+                applied,
+                results,
+                timings,
+            }) => {
                 let (fence, started) = (self.handle.fence, Instant::now());
                 self.storing.fill(async move {
-                    let stored = fleet.desired.acknowledge(server, fence, &results).await;
+                    let stored = fleet.desired.acknowledge(server, fence, applied, &results);
+                    let stored = stored.await;
                     (stored, timings, started)
                 });
             }

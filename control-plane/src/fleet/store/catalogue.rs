@@ -72,6 +72,7 @@ struct NodeRow {
     draining: bool,
     peers: i32,
     pool_used: i32,
+    protocol: Option<i16>,
 }
 
 impl ServerRow {
@@ -117,6 +118,7 @@ fn live(
             peers: unsigned(node.peers),
             pool_used: unsigned(node.pool_used),
             draining: node.draining,
+            protocol: node.protocol.and_then(|it| it.try_into().ok()).unwrap_or(0),
             replica: node.session_replica,
             ..figures
         },

@@ -13,7 +13,7 @@ use crate::app::AppState;
 use crate::error::{ApiError, Code, ErrorEnvelope};
 use crate::http::CurrentUser;
 use crate::tunnels::client_config::ClientConfig;
-use crate::tunnels::{qr, store};
+use crate::tunnels::{psk, qr, store};
 
 #[derive(Serialize, ToSchema)]
 #[schema(as = ConnectionConfig)]
@@ -136,12 +136,17 @@ async fn rendered(
     let (Some(server), Some(addresses)) = (&row.server, row.addresses) else {
         return Err(Code::ConnectionNotFound.into());
     };
+    let sealed = row.sealed_psk.as_deref();
+    let preshared_key = sealed
+        .map(|sealed| psk::open(state.keys(), id, sealed))
+        .transpose()?;
     let config = ClientConfig {
         private_key: None,
         public_key: &row.public_key,
         addresses,
         dns: &state.config().vpn.dns,
         server_key: &server.public_key,
+        preshared_key: preshared_key.as_ref(),
         endpoint: &server.endpoint,
     };
     Ok((id, config.render().to_string()))
