@@ -69,6 +69,8 @@ codes! {
     DeviceLimit = "DEVICE_LIMIT", FORBIDDEN, "Your plan's number of devices is in use";
     PlanRequired = "PLAN_REQUIRED", FORBIDDEN, "Your plan does not include this";
     ConnectionLimit = "CONNECTION_LIMIT", FORBIDDEN, "Your plan's number of connections is in use";
+    /// The month's bytes of the plan are used up: until the month turns (UTC) or the plan changes.
+    QuotaExhausted = "QUOTA_EXHAUSTED", FORBIDDEN, "Your plan's traffic of this month is used up";
     NotFound = "NOT_FOUND", NOT_FOUND, "There is no such resource";
     MethodNotAllowed = "METHOD_NOT_ALLOWED", METHOD_NOT_ALLOWED, "This route does not take this method";
     UserNotFound = "USER_NOT_FOUND", NOT_FOUND, "There is no such user";

@@ -10,6 +10,7 @@ use control_plane::app::{AppState, Application, RunningApp};
 use control_plane::config::{Config, Variables};
 use control_plane::fleet::identity::Enrolment;
 use control_plane::fleet::selection::is_available;
+use control_plane::tunnels;
 use secrecy::ExposeSecret;
 use shared::ids::{ConnectionId, UserId};
 use shared::protocol::Load;
@@ -151,6 +152,19 @@ impl TestApp {
 
     fn state(&self) -> &AppState {
         self.state_of(0)
+    }
+
+    /// What whoever changes a subscription does with it.
+    pub async fn limits_changed(&self, user: UserId) {
+        let mut connection = self.state().db().get().await.expect("a connection");
+        let changed = tunnels::limits_changed(&mut connection, user).await;
+        tunnels::signal_limits(self.state(), changed.expect("limits are written"));
+    }
+
+    /// What whoever changes a plan does afterwards.
+    pub async fn limits_of_plan_changed(&self, plan: &str) {
+        let changed = tunnels::limits_of_plan_changed(self.state(), plan).await;
+        changed.expect("limits are written");
     }
 
     /// Waits until a replica relies on what Redis tells of ended sessions, or until it does not.

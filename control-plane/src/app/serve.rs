@@ -234,6 +234,8 @@ async fn start_tasks(state: &web::Data<AppState>, handlers: Handlers) {
     tasks.spawn(async move { tunnels::make_offers(&offering).await });
     let looking = state.clone();
     tasks.spawn(async move { usage::look(&looking).await });
+    let sharing = state.clone();
+    tasks.spawn(async move { tunnels::share_quotas(&sharing).await });
     tasks.spawn(jobs::run(state.clone().into_inner(), handlers));
     let sweeping = state.clone();
     tasks.spawn(async move { jobs::periodic::run(&sweeping, upkeep::CHORES).await });

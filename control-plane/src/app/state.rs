@@ -34,7 +34,7 @@ pub struct AppState {
     redis: RedisPool,
     tokens: TokenIssuer,
     passwords: PasswordHasher,
-    keys: KeyRing,
+    keys: Arc<KeyRing>,
     operators: Authority,
     revocations: Revocations,
     metrics: PrometheusHandle,
@@ -74,12 +74,13 @@ impl AppState {
         let redis = redis::Client::open(config.redis.url.expose_secret())?;
         let (replica, shutdown) = (Uuid::new_v4(), CancellationToken::new());
         let live = Arc::new(Live::new());
+        let keys = Arc::new(KeyRing::new(&config.app.keys)?);
         let fleet = Fleet::new(fleet::Parts {
             db: db.clone(),
             redis: redis.clone(),
             replica,
             identity: Identity::new(&config.nodes)?,
-            desired: Arc::new(NodeLog::new(db.clone(), Arc::clone(&live))),
+            desired: Arc::new(NodeLog::new(db.clone(), live.clone(), keys.clone())),
             counters: live.clone(),
             report_interval: REPORT_INTERVAL,
             shutdown: shutdown.clone(),
@@ -91,7 +92,7 @@ impl AppState {
             redis: db::connect_redis(config.redis.url.expose_secret(), config.redis.pool_size)?,
             tokens: TokenIssuer::new(&config.tokens)?,
             passwords: PasswordHasher::new()?,
-            keys: KeyRing::new(&config.app.keys)?,
+            keys,
             operators: Authority::new(&config.app.keys)?,
             revocations: Revocations::new(redis, config.tokens.access_token_life),
             metrics: metrics::recorder()?,
@@ -131,7 +132,7 @@ impl AppState {
 
     /// What seals sensitive columns.
     #[must_use]
-    pub const fn keys(&self) -> &KeyRing {
+    pub fn keys(&self) -> &KeyRing {
         &self.keys
     }
 

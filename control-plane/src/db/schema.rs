@@ -51,6 +51,13 @@ diesel::table! {
         offer_tried_at -> Nullable<Timestamptz>,
         offer_reason -> Nullable<Varchar>,
         offer_made -> Nullable<Bool>,
+        sealed_psk -> Nullable<Bytea>,
+        download_bps -> Nullable<Int8>,
+        upload_bps -> Nullable<Int8>,
+        allowance -> Nullable<Int8>,
+        allowance_held -> Nullable<Int8>,
+        share_at -> Nullable<Int8>,
+        consumed -> Int8,
     }
 }
 
@@ -189,6 +196,23 @@ diesel::table! {
 }
 
 diesel::table! {
+    quota_shares (user_id) {
+        user_id -> Uuid,
+        version -> Int8,
+        month -> Date,
+        quota_bytes -> Int8,
+    }
+}
+
+diesel::table! {
+    quota_usage (user_id, month) {
+        user_id -> Uuid,
+        month -> Date,
+        consumed -> Int8,
+    }
+}
+
+diesel::table! {
     recovery_codes (code_hash) {
         code_hash -> Bytea,
         user_id -> Uuid,
@@ -303,6 +327,8 @@ diesel::joinable!(oauth_codes -> users (user_id));
 diesel::joinable!(one_time_tokens -> users (user_id));
 diesel::joinable!(recovery_codes -> users (user_id));
 diesel::joinable!(refresh_tokens -> sessions (session_id));
+diesel::joinable!(quota_shares -> users (user_id));
+diesel::joinable!(quota_usage -> users (user_id));
 diesel::joinable!(sessions -> oauth_clients (client_id));
 diesel::joinable!(sessions -> users (user_id));
 diesel::joinable!(subscriptions -> users (user_id));
@@ -321,6 +347,8 @@ diesel::allow_tables_to_appear_in_same_query!(
     one_time_tokens,
     operator_tokens,
     plans,
+    quota_shares,
+    quota_usage,
     recovery_codes,
     refresh_tokens,
     sessions,

@@ -79,11 +79,12 @@ pub trait DesiredState: Send + Sync + std::fmt::Debug {
     ) -> Result<Vec<Change>, ApiError>;
 
     /// Stores the node's answers in one statement, unless a newer session took over; says which
-    /// connections they were about.
+    /// connections they were about. The node has applied everything up to `up_to`.
     async fn acknowledge(
         &self,
         server: ServerId,
         fence: Fence,
+        up_to: Revision,
         results: &[PeerResult],
     ) -> Result<Vec<Acknowledged>, ApiError>;
 

@@ -12,6 +12,9 @@ use super::view::{FleetView, Live, Server, ServerStatus};
 /// large server that is a hair less loaded than the others before its next report.
 const MIN_ASSIGNMENT_LOAD: f64 = 0.1;
 
+/// The first version of the protocol in which nodes know plans' limits.
+const LIMITS_SINCE: u16 = 2;
+
 /// What a client may use and asked for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Criteria {
@@ -21,6 +24,8 @@ pub struct Criteria {
     pub location: Option<String>,
     /// The plan's tier: servers up to this one.
     pub tier: i16,
+    /// The plan limits what the client may use: only nodes that know limits.
+    pub limits: bool,
     /// Every one of these.
     pub features: Vec<String>,
 }
@@ -67,6 +72,7 @@ fn is_eligible(server: &Server, live: &Live, criteria: &Criteria, now: DateTime<
             .as_deref()
             .is_none_or(|place| server.is_at(place))
         && criteria.features.iter().all(has)
+        && (!criteria.limits || live.protocol >= LIMITS_SINCE)
         && is_available(server, live, now)
 }
 
@@ -115,6 +121,7 @@ mod tests {
             |profile, _| profile.features.clear(),
             false,
         ),
+        ("an old agent", |_, live| live.protocol = 1, false),
         ("loaded to the brim", |_, live| live.load = 100.0, true),
     ];
 
@@ -123,6 +130,7 @@ mod tests {
         let now = Utc::now();
         let criteria = Criteria {
             tier: 1,
+            limits: true,
             features: vec!["P2P".to_owned()],
             ..Criteria::default()
         };
@@ -137,6 +145,17 @@ mod tests {
 
     fn age(live: &mut Live, seconds: i64) {
         live.last_seen = live.last_seen.map(|seen| seen - Duration::seconds(seconds));
+    }
+
+    #[test]
+    fn an_old_agent_takes_whom_nothing_limits() {
+        let now = Utc::now();
+        let live = Live {
+            protocol: 1,
+            ..online(now)
+        };
+        let view = FleetView::new(vec![Server::new(profile(1), live)]);
+        assert_eq!(rank(&view, &Criteria::default(), now).len(), 1);
     }
 
     #[rstest]

@@ -93,6 +93,8 @@ pub struct Live {
     /// Addresses in use or in quarantine.
     pub pool_used: u32,
     pub draining: bool,
+    /// The newest version of the protocol that the node speaks.
+    pub protocol: u16,
     pub last_seen: Option<DateTime<Utc>>,
     /// The replica that holds the node's session.
     pub replica: Option<Uuid>,
@@ -354,6 +356,7 @@ pub(super) mod tests {
     pub(in crate::fleet) fn online(now: DateTime<Utc>) -> Live {
         Live {
             last_seen: Some(now),
+            protocol: 2,
             replica: Some(Uuid::from_u128(99)),
             ..Live::default()
         }

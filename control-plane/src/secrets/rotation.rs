@@ -15,9 +15,10 @@ use uuid::Uuid;
 use super::{KeyRing, Place, SealError};
 use crate::accounts::mfa::SealedSecrets;
 use crate::jobs::SealedPayloads;
+use crate::tunnels::SealedPresharedKeys;
 
 /// Every column that is sealed.
-pub const COLUMNS: &[&dyn SealedColumn] = &[&SealedSecrets, &SealedPayloads];
+pub const COLUMNS: &[&dyn SealedColumn] = &[&SealedSecrets, &SealedPayloads, &SealedPresharedKeys];
 
 /// Rows read and written at once.
 const BATCH: i64 = 500;

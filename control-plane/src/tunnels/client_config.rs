@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::net::IpAddr;
 
 use shared::protocol::Addresses;
-use shared::wireguard::{PrivateKey, PublicKey};
+use shared::wireguard::{PresharedKey, PrivateKey, PublicKey};
 use zeroize::Zeroizing;
 
 /// Keeps the mapping in the client's router alive; shorter than any router forgets.
@@ -19,6 +19,7 @@ pub(super) struct ClientConfig<'a> {
     pub(super) addresses: Addresses,
     pub(super) dns: &'a [IpAddr],
     pub(super) server_key: &'a PublicKey,
+    pub(super) preshared_key: Option<&'a PresharedKey>,
     /// `host:port`
     pub(super) endpoint: &'a str,
 }
@@ -48,11 +49,16 @@ impl ClientConfig<'_> {
             text.push_str(if index == 0 { "\nDNS = " } else { ", " });
             let _ = write!(text, "{resolver}");
         }
+        let _ = write!(text, "\n\n[Peer]\nPublicKey = {}", self.server_key);
+        if let Some(key) = self.preshared_key {
+            text.push_str("\nPresharedKey = ");
+            text.push_str(&key.expose_base64());
+        }
         let _ = write!(
             text,
-            "\n\n[Peer]\nPublicKey = {}\nEndpoint = {}\nAllowedIPs = 0.0.0.0/0, ::/0\n\
+            "\nEndpoint = {}\nAllowedIPs = 0.0.0.0/0, ::/0\n\
              PersistentKeepalive = {KEEPALIVE_SECONDS}\n",
-            self.server_key, self.endpoint
+            self.endpoint
         );
         text
     }
@@ -77,6 +83,7 @@ mod tests {
             },
             dns: &[],
             server_key: &SERVER_KEY,
+            preshared_key: None,
             endpoint: "vpn.example.net:51820",
         }
     }
@@ -102,6 +109,17 @@ mod tests {
              AllowedIPs = 0.0.0.0/0, ::/0\n\
              PersistentKeepalive = 25\n"
         );
+    }
+
+    #[test]
+    fn a_preshared_key_is_the_peers() {
+        let preshared = PresharedKey::from_bytes([6; 32]);
+        let mut config = config(None, &SERVER_KEY);
+        config.preshared_key = Some(&preshared);
+        assert!(config.render().contains(
+            "\nPublicKey = BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=\n\
+             PresharedKey = BgYGBgYGBgYGBgYGBgYGBgYGBgYGBgYGBgYGBgYGBgY=\nEndpoint"
+        ));
     }
 
     #[test]

@@ -11,14 +11,15 @@ use chrono::{DateTime, Utc};
 use diesel::result::{DatabaseErrorKind, Error};
 use shared::ids::{ConnectionId, DeviceId, ServerId, UserId};
 use shared::protocol::Addresses;
-use shared::wireguard::{PrivateKey, PublicKey};
+use shared::wireguard::{PresharedKey, PrivateKey, PublicKey};
 use tokio::sync::oneshot;
 
-use super::decision::{Decision, Request, decide};
+use super::decision::{Decision, Request, decide, opening};
 use super::end::end;
 use super::model::{Connection, EndReason, ServerSummary, Status};
 use super::offers;
-use super::store::{self, Entitlement, NewConnection};
+use super::psk;
+use super::store::{self, Entitlement, Insertion, NewConnection, NewLease};
 use crate::app::AppState;
 use crate::error::{ApiError, Code};
 use crate::fleet::desired::NodeAnswer;
@@ -28,7 +29,7 @@ use crate::fleet::{AnswerTimings, Answered, Server, Unanswered};
 /// Nodes asked for one connect.
 const MAX_CANDIDATES: usize = 3;
 /// How often a connect starts over because somebody took its key or place at the same moment.
-const MAX_ROUNDS: usize = 4;
+const MAX_ROUNDS: usize = 8;
 /// Places tried when several of a user's connects run at once.
 const MAX_PLACE_RETRIES: usize = 8;
 /// How often a connect looks after another request's, which is on its way already.
@@ -43,6 +44,7 @@ pub(super) struct Established {
     pub(super) public_key: PublicKey,
     /// Only where the pair was made here. It is in this answer and nowhere else.
     pub(super) private_key: Option<PrivateKey>,
+    pub(super) preshared_key: Option<PresharedKey>,
     pub(super) started_at: DateTime<Utc>,
     pub(super) expires_at: Option<DateTime<Utc>>,
     pub(super) spent: Spent,
@@ -167,7 +169,7 @@ struct Attempt<'a> {
 enum Refusal {
     /// The next node may do better.
     Node,
-    /// Somebody took the key, the place or the idempotency key meanwhile: look again.
+    /// Somebody took the key, the place, the idempotency key or the quota meanwhile: look again.
     Collision(Code),
     Final(ApiError),
 }
@@ -204,7 +206,8 @@ impl Attempt<'_> {
                 } => (public_key, replaces),
             };
             let keys = Keys::of(public_key);
-            match self.on_any_node(&entitlement, keys, replaces).await {
+            let lease = opening(&entitlement)?;
+            match self.on_any_node(&entitlement, keys, replaces, lease).await {
                 Ok(established) => return Ok(established),
                 Err(Refusal::Collision(code)) => collision = code,
                 Err(Refusal::Node) => return Err(Code::NoServerAvailable.into()),
@@ -216,7 +219,10 @@ impl Attempt<'_> {
 
     async fn run_offer(&self, keys: Keys, old: ConnectionId) -> Result<bool, ApiError> {
         let entitlement = self.entitlement().await?;
-        match self.on_any_node(&entitlement, keys, Some(old)).await {
+        match self
+            .on_any_node(&entitlement, keys, Some(old), opening(&entitlement)?)
+            .await
+        {
             Ok(_) => Ok(true),
             Err(Refusal::Node) => Ok(false),
             Err(Refusal::Collision(code)) => Err(code.into()),
@@ -246,18 +252,19 @@ impl Attempt<'_> {
         }
     }
 
-    fn candidates(&self, tier: i16) -> Result<Vec<Arc<Server>>, ApiError> {
+    fn candidates(&self, entitlement: &Entitlement) -> Result<Vec<Arc<Server>>, ApiError> {
         let view = self.state.fleet().view();
         if let Some(wanted) = self.request.server {
             let server = view.get(wanted).ok_or(Code::ServerNotFound)?;
-            if server.tier > tier {
+            if server.tier > entitlement.tier {
                 return Err(Code::PlanRequired.into());
             }
         }
         let criteria = Criteria {
             server: self.request.server,
             location: self.request.location.clone(),
-            tier,
+            tier: entitlement.tier,
+            limits: entitlement.is_limited(),
             ..Criteria::default()
         };
         let mut ranked = rank(&view, &criteria, Utc::now());
@@ -272,9 +279,11 @@ impl Attempt<'_> {
         entitlement: &Entitlement,
         keys: Keys,
         replaces: Option<ConnectionId>,
+        mut lease: Option<NewLease>,
     ) -> Result<Established, Refusal> {
-        for server in self.candidates(entitlement.tier)? {
-            match self.on_node(&server, entitlement, &keys, replaces).await {
+        for server in self.candidates(entitlement)? {
+            let asked = self.on_node(&server, entitlement, &keys, replaces, &mut lease);
+            match asked.await {
                 Ok(up) => {
                     if let Some(old) = replaces.filter(|_| self.offer.is_none()) {
                         self.end_replaced(old).await;
@@ -297,8 +306,11 @@ impl Attempt<'_> {
         entitlement: &Entitlement,
         keys: &Keys,
         replaces: Option<ConnectionId>,
+        lease: &mut Option<NewLease>,
     ) -> Result<Up, Refusal> {
         let connection = ConnectionId::generate();
+        let preshared_key = PresharedKey::generate();
+        let sealed_psk = psk::seal(self.state.keys(), connection, &preshared_key)?;
         let waiter = self.state.fleet().expect(connection)?;
         let assignment = self.state.fleet().assign(server);
         let stored_key = self.request.stored_key();
@@ -313,19 +325,27 @@ impl Attempt<'_> {
             expires_at: entitlement.ends_at,
             max_connections: entitlement.max_connections,
             offered_for: self.offer.map(|new| new.lifetime),
+            sealed_psk: &sealed_psk,
+            rates: entitlement.rates,
+            lease: *lease,
         };
         let started_at = match self.insert(&new).await {
-            Ok(inserted) => inserted.started_at,
+            Ok(started_at) => started_at,
             Err(refusal) => {
                 assignment.release();
                 return Err(refusal);
             }
         };
+        // Should this node not answer, the next one's share is the next after this.
+        if let Some(lease) = lease {
+            lease.stamp.version += 1;
+        }
         let db = self.started.elapsed();
         self.state.fleet().signal(server.id, Some(connection));
         let patience = self.state.config().vpn.connect_ack_timeout;
         let up = |addresses, node| Up {
             connection,
+            preshared_key: preshared_key.clone(),
             addresses,
             started_at,
             db,
@@ -356,12 +376,13 @@ impl Attempt<'_> {
         Err(refusal)
     }
 
-    async fn insert(&self, new: &NewConnection<'_>) -> Result<store::Inserted, Refusal> {
+    async fn insert(&self, new: &NewConnection<'_>) -> Result<DateTime<Utc>, Refusal> {
         let mut conn = self.state.db().get().await?;
         for _ in 0..MAX_PLACE_RETRIES {
             match store::insert(&mut conn, new).await {
-                Ok(Some(inserted)) => return Ok(inserted),
-                Ok(None) => return Err(Refusal::Collision(Code::ConnectionLimit)),
+                Ok(Insertion::Inserted(started_at)) => return Ok(started_at),
+                Ok(Insertion::Full) => return Err(Refusal::Collision(Code::ConnectionLimit)),
+                Ok(Insertion::Overtaken) => return Err(Refusal::Collision(Code::Conflict)),
                 Err(error) => match violated_index(&error) {
                     Some("connections_user_slot") => {}
                     Some("connections_live_key") => {
@@ -446,12 +467,17 @@ impl Attempt<'_> {
         let (Some(server), Some(addresses)) = (row.server, row.addresses) else {
             return Err(Code::NoServerAvailable.into());
         };
+        let sealed = row.sealed_psk.as_deref();
+        let preshared_key = sealed
+            .map(|sealed| psk::open(self.state.keys(), row.id, sealed))
+            .transpose()?;
         Ok(Established {
             connection: row.id,
             server,
             addresses,
             public_key: row.public_key,
             private_key: None,
+            preshared_key,
             started_at: row.started_at,
             expires_at: row.expires_at,
             spent: Spent {
@@ -478,6 +504,7 @@ impl Attempt<'_> {
             addresses: up.addresses,
             public_key: keys.public,
             private_key: keys.private,
+            preshared_key: Some(up.preshared_key),
             started_at: up.started_at,
             expires_at: entitlement.ends_at,
             spent: Spent {
@@ -493,6 +520,7 @@ impl Attempt<'_> {
 /// What a node acknowledged.
 struct Up {
     connection: ConnectionId,
+    preshared_key: PresharedKey,
     addresses: Addresses,
     started_at: DateTime<Utc>,
     db: Duration,

@@ -4,7 +4,8 @@ use sha2::{Digest, Sha256};
 use shared::ids::{ConnectionId, DeviceId, ServerId};
 use shared::wireguard::PublicKey;
 
-use super::store::{Entitlement, LiveConnection};
+use super::quota::shares;
+use super::store::{Entitlement, LiveConnection, NewLease};
 use crate::error::{ApiError, Code};
 
 /// What the caller of a connect asked for.
@@ -76,6 +77,21 @@ fn unused_offer(entitlement: &Entitlement) -> Option<&LiveConnection> {
     let mut live = entitlement.live.iter();
     live.find(|live| live.is_offer && live.holds_place)
         .filter(|_| is_full(entitlement))
+}
+
+/// What a new connection gets of the person's quota, if there is one.
+pub(super) fn opening(entitlement: &Entitlement) -> Result<Option<NewLease>, ApiError> {
+    let Some(monthly) = entitlement.quota else {
+        return Ok(None);
+    };
+    let others = entitlement.live.len();
+    let lease = shares::open(monthly.quota, others, monthly.outstanding);
+    let lease = lease.ok_or(Code::QuotaExhausted)?;
+    Ok(Some(NewLease {
+        allowance: lease.allowance,
+        share_at: lease.share_at,
+        stamp: monthly.stamp,
+    }))
 }
 
 /// The key of the request or of its device.
@@ -153,6 +169,7 @@ impl Request {
 mod tests {
     use super::*;
     use crate::tunnels::model::Status;
+    use crate::tunnels::store::Rates;
 
     const KEY: PublicKey = PublicKey::from_bytes([1; 32]);
     const OTHER_KEY: PublicKey = PublicKey::from_bytes([2; 32]);
@@ -177,6 +194,8 @@ mod tests {
             tier: 0,
             ends_at: None,
             device_key: None,
+            rates: Rates::default(),
+            quota: None,
             live,
         }
     }

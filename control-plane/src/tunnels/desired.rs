@@ -17,6 +17,7 @@ use crate::error::{ApiError, Code};
 use crate::fleet::desired::{
     Acknowledged, Changes, DesiredState, Fence, NodeAnswer, Occupancy, Snapshot,
 };
+use crate::secrets::KeyRing;
 use crate::usage::Live;
 
 /// Connections ended by one statement.
@@ -27,12 +28,13 @@ const BATCH: i32 = 500;
 pub struct NodeLog {
     db: Pool,
     live: Arc<Live>,
+    keys: Arc<KeyRing>,
 }
 
 impl NodeLog {
     #[must_use]
-    pub const fn new(db: Pool, live: Arc<Live>) -> Self {
-        Self { db, live }
+    pub const fn new(db: Pool, live: Arc<Live>, keys: Arc<KeyRing>) -> Self {
+        Self { db, live, keys }
     }
 
     /// Stores the answers one by one, after one of them broke the statement for all: an address
@@ -42,12 +44,14 @@ impl NodeLog {
         conn: &mut Conn<'_>,
         server: ServerId,
         fence: Fence,
+        up_to: Revision,
         results: &[PeerResult],
     ) -> Result<Vec<Acked>, ApiError> {
         let mut acked = Vec::new();
         for result in results {
             let one = std::slice::from_ref(result);
-            match store::acknowledge(conn, server, fence, one).await {
+            let consumed = self.consumed(server, one);
+            match store::acknowledge(conn, server, fence, up_to, one, consumed).await {
                 Ok(rows) => acked.extend(rows),
                 Err(error) if is_unique_violation(&error) => {
                     tracing::error!(%server, peer = %result.peer, "tunnels.address_conflict");
@@ -72,7 +76,7 @@ impl DesiredState for NodeLog {
     }
 
     async fn snapshot(&self, server: ServerId) -> Result<Snapshot, ApiError> {
-        let snapshot = store::snapshot(&mut *self.db.get().await?, server).await?;
+        let snapshot = store::snapshot(&mut *self.db.get().await?, &self.keys, server).await?;
         Ok(snapshot.ok_or(Code::ServerNotFound)?)
     }
 
@@ -82,7 +86,8 @@ impl DesiredState for NodeLog {
         after: Revision,
         limit: usize,
     ) -> Result<Changes, ApiError> {
-        let changes = store::changes(&mut *self.db.get().await?, server, after, limit).await?;
+        let mut conn = self.db.get().await?;
+        let changes = store::changes(&mut conn, &self.keys, server, after, limit).await?;
         Ok(changes.ok_or(Code::ServerNotFound)?)
     }
 
@@ -91,13 +96,15 @@ impl DesiredState for NodeLog {
         server: ServerId,
         up_to: Revision,
     ) -> Result<Vec<Change>, ApiError> {
-        Ok(store::unacknowledged(&mut *self.db.get().await?, server, up_to).await?)
+        let mut conn = self.db.get().await?;
+        Ok(store::unacknowledged(&mut conn, &self.keys, server, up_to).await?)
     }
 
     async fn acknowledge(
         &self,
         server: ServerId,
         fence: Fence,
+        up_to: Revision,
         results: &[PeerResult],
     ) -> Result<Vec<Acknowledged>, ApiError> {
         if results.is_empty() {
@@ -107,10 +114,12 @@ impl DesiredState for NodeLog {
             .flush_before(&self.db, server, &final_generations(results))
             .await?;
         let mut conn = self.db.get().await?;
-        let acked = match store::acknowledge(&mut conn, server, fence, results).await {
+        let consumed = self.consumed(server, results);
+        let stored = store::acknowledge(&mut conn, server, fence, up_to, results, consumed);
+        let acked = match stored.await {
             Ok(acked) => acked,
             Err(error) if is_unique_violation(&error) => {
-                self.acknowledge_each(&mut conn, server, fence, results)
+                self.acknowledge_each(&mut conn, server, fence, up_to, results)
                     .await?
             }
             Err(error) => return Err(error.into()),
@@ -154,6 +163,18 @@ impl DesiredState for NodeLog {
 }
 
 impl NodeLog {
+    /// What the node said of these peers' quotas, brought up to their final counters.
+    fn consumed(&self, server: ServerId, results: &[PeerResult]) -> Vec<Option<u64>> {
+        let of = |result: &PeerResult| {
+            let last = match &result.outcome {
+                Outcome::Removed { counters } => counters.as_ref(),
+                _ => None,
+            };
+            self.live.consumed(server, result.peer, last)
+        };
+        results.iter().map(of).collect()
+    }
+
     fn tell(&self, server: ServerId, results: &[PeerResult], acked: &[Acked]) -> Vec<Acknowledged> {
         let outcomes: HashMap<_, _> = results
             .iter()
@@ -162,6 +183,9 @@ impl NodeLog {
         let mut told = Vec::with_capacity(acked.len());
         for row in acked {
             self.live.changed(row.user());
+            if row.is_quota_due() {
+                self.live.quota_due(row.user());
+            }
             let answer = match outcomes.get(&row.peer()) {
                 Some(Outcome::Active { addresses }) => NodeAnswer::Active(*addresses),
                 Some(Outcome::Removed { .. }) => {

@@ -9,6 +9,8 @@
 //! - What is offered in place of a connection takes no place until it replaces it.
 //! - A connection's status only moves forward. A late acknowledgement brings nothing back.
 //! - A client's private key is never stored, and leaves only inside the answer that made it.
+//! - What a plan limits is part of the desired peer. No connection of a plan with limits goes to a node
+//!   that does not know them.
 
 mod cleanup;
 mod client_config;
@@ -20,7 +22,9 @@ mod end;
 mod history;
 mod model;
 mod offers;
+mod psk;
 mod qr;
+mod quota;
 mod routes;
 mod store;
 
@@ -30,4 +34,9 @@ pub use end::{end_all_of, end_of_key};
 pub use history::{PastConnection, history};
 pub use model::EndReason;
 pub use offers::{offered, run as make_offers};
+pub use quota::{
+    LimitsChanged, limits_changed, limits_of_plan_changed, run as share_quotas,
+    signal as signal_limits,
+};
 pub use routes::{ConnectView, aliases, configuration, routes};
+pub use store::SealedPresharedKeys;

@@ -70,6 +70,8 @@ pub enum EndReason {
     Withdrawn,
     /// Its server was taken out of the fleet.
     ServerGone,
+    /// Its user's quota of the month is used up.
+    Quota,
 }
 
 impl EndReason {
@@ -85,6 +87,7 @@ impl EndReason {
             Self::DeviceRemoved => "device_removed",
             Self::Withdrawn => "withdrawn",
             Self::ServerGone => "server_gone",
+            Self::Quota => "quota",
         }
     }
 }
@@ -110,6 +113,8 @@ pub(super) struct Connection {
     pub(super) status: Status,
     pub(super) end_reason: Option<String>,
     pub(super) public_key: PublicKey,
+    /// None where it ended, or was made before there were any.
+    pub(super) sealed_psk: Option<Vec<u8>>,
     pub(super) addresses: Option<Addresses>,
     pub(super) ledger: Ledger,
     pub(super) peak_bytes_per_second: u64,

@@ -75,6 +75,23 @@ macro_rules! fold_counters {
 }
 pub(crate) use fold_counters;
 
+/// The INSERT that adds to each person's month what the connections of a WITH query `$moved` moved:
+/// `user_id`, `moved` and `allowance`. What has no quota is not counted. In the order of ids, so
+/// that two statements cannot wait for each other.
+macro_rules! charge_quota {
+    ($moved:literal) => {
+        concat!(
+            "INSERT INTO quota_usage (user_id, month, consumed)
+             SELECT user_id, date_trunc('month', now() AT TIME ZONE 'UTC')::date, sum(moved)::bigint
+               FROM ",
+            $moved,
+            " WHERE moved > 0 AND allowance < 9223372036854775807 GROUP BY user_id ORDER BY user_id
+                 ON CONFLICT (user_id, month) DO UPDATE SET consumed = quota_usage.consumed + excluded.consumed"
+        )
+    };
+}
+pub(crate) use charge_quota;
+
 /// A count of bytes as the database stores it.
 #[must_use]
 pub fn to_row(bytes: u64) -> i64 {

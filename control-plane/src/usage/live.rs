@@ -3,7 +3,7 @@
 //! Frames are folded in memory and written in batches. Nothing here is needed to know the truth: a
 //! plane that is killed loses what the node's next frame says again, since totals are cumulative.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::audience::Audience;
+use super::consumption::Consumptions;
 use super::meter::Meter;
 use super::round_trips::LastTrips;
 use super::store::{self, Report};
@@ -60,6 +61,9 @@ pub struct Live {
     watchers: Mutex<HashMap<UserId, Weak<Notify>>>,
     audience: Arc<Audience>,
     round_trips: LastTrips,
+    /// Whose quotas are to be shared anew.
+    quotas_due: Mutex<HashSet<UserId>>,
+    quota_due: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -73,6 +77,7 @@ struct Node {
     /// When the node's last frame was taken, in its own clock's Unix seconds.
     last_frame: u64,
     peers: HashMap<PeerId, Entry>,
+    consumed: Consumptions,
 }
 
 #[derive(Debug)]
@@ -130,6 +135,47 @@ impl Live {
     #[must_use]
     pub const fn audience(&self) -> &Arc<Audience> {
         &self.audience
+    }
+
+    /// What the peer has used of its quota by the node's newest report. With the counters of its `end`,
+    /// what moved since that report counts as used.
+    #[must_use]
+    pub fn consumed(
+        &self,
+        server: ServerId,
+        peer: PeerId,
+        end: Option<&PeerCounters>,
+    ) -> Option<u64> {
+        let state = self.state();
+        let node = state.nodes.get(&server)?;
+        let reported = node.consumed.latest(peer)?;
+        let Some(end) = end else {
+            return Some(reported);
+        };
+        let latest = node.peers.get(&peer)?.meter.latest();
+        // Of another generation than the end's it is not known what moved since.
+        (latest.generation == end.generation).then(|| {
+            let sent = end.sent.saturating_sub(latest.sent);
+            let received = end.received.saturating_sub(latest.received);
+            reported.saturating_add(sent).saturating_add(received)
+        })
+    }
+
+    /// This person's quota is to be shared anew.
+    pub fn quota_due(&self, user: UserId) {
+        self.due().insert(user);
+        self.quota_due.notify_one();
+    }
+
+    /// Waits until somebody's quota is to be shared anew, and takes all of those.
+    pub async fn quotas_due(&self) -> Vec<UserId> {
+        loop {
+            let due = std::mem::take(&mut *self.due());
+            if !due.is_empty() {
+                return due.into_iter().collect();
+            }
+            self.quota_due.notified().await;
+        }
     }
 
     /// The peer is gone and its final counters are stored.
@@ -220,7 +266,13 @@ impl Live {
         let mut state = self.state();
         let State { nodes, peers } = &mut *state;
         let node = nodes.entry(server).or_default();
+        let room = node.consumed.len() < MAX_PEERS;
         let mut refused = 0_u64;
+        for (peer, consumed) in &frame.consumed {
+            if !node.consumed.observe(*peer, *consumed, room) {
+                refused += 1;
+            }
+        }
         for (peer, counters) in &frame.entries {
             if let Some(entry) = node.peers.get_mut(peer) {
                 entry
@@ -257,8 +309,21 @@ impl Live {
                     reports.push(Report {
                         server: *server,
                         peer: *peer,
-                        counters,
+                        counters: Some(counters),
                         peak: entry.meter.peak(),
+                        consumed: node.consumed.latest(*peer),
+                    });
+                }
+            }
+            for (peer, consumed) in node.consumed.unstored() {
+                let entry = node.peers.get(&peer);
+                if entry.is_none_or(|entry| entry.meter.unstored().is_none()) {
+                    reports.push(Report {
+                        server: *server,
+                        peer,
+                        counters: None,
+                        peak: 0,
+                        consumed: Some(consumed),
                     });
                 }
             }
@@ -278,8 +343,9 @@ impl Live {
                 Some(Report {
                     server,
                     peer: *peer,
-                    counters,
+                    counters: Some(counters),
                     peak: meter.peak(),
+                    consumed: None,
                 })
             })
             .collect()
@@ -287,6 +353,9 @@ impl Live {
 
     /// Takes the database's answer; says whether anybody has an older generation out of the way.
     fn settle(&self, batch: &[Report], stored: &[store::Stored]) -> bool {
+        for user in stored.iter().filter_map(|row| row.quota_due) {
+            self.quota_due(user);
+        }
         let stored: HashMap<_, _> = stored
             .iter()
             .map(|row| ((row.server, row.peer), row.ended))
@@ -294,17 +363,22 @@ impl Live {
         let mut more = false;
         let mut state = self.state();
         for report in batch {
+            let ended = stored.get(&(report.server, report.peer));
+            state.settle_quota(report, ended.copied());
             let Some(entry) = state.entry(report.server, report.peer) else {
                 continue;
             };
-            let gone = match stored.get(&(report.server, report.peer)) {
+            let Some(counters) = &report.counters else {
+                continue;
+            };
+            let gone = match ended {
                 Some(ended) => {
                     entry.misses = 0;
-                    entry.meter.stored(&report.counters);
+                    entry.meter.stored(counters);
                     more |= entry
                         .meter
                         .unstored()
-                        .is_some_and(|next| next.generation > report.counters.generation);
+                        .is_some_and(|next| next.generation > counters.generation);
                     *ended && entry.meter.unstored().is_none()
                 }
                 // Locked by somebody else for a moment, or unknown.
@@ -328,7 +402,10 @@ impl Live {
                 entry.meter.unstored().is_some()
                     || now.saturating_duration_since(entry.seen) < IDLE_LIFE
             });
-            !node.peers.is_empty()
+            let peers = &node.peers;
+            node.consumed
+                .forget_stored(|peer| peers.contains_key(&peer));
+            !node.peers.is_empty() || !node.consumed.is_empty()
         });
         *peers = nodes.values().map(|node| node.peers.len()).sum();
         drop(state);
@@ -339,6 +416,12 @@ impl Live {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn due(&self) -> MutexGuard<'_, HashSet<UserId>> {
+        self.quotas_due
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn watchers(&self) -> MutexGuard<'_, HashMap<UserId, Weak<Notify>>> {
@@ -352,10 +435,25 @@ impl State {
     }
 
     fn remove(&mut self, server: ServerId, peer: PeerId) {
-        if let Some(node) = self.nodes.get_mut(&server)
-            && node.peers.remove(&peer).is_some()
-        {
+        let Some(node) = self.nodes.get_mut(&server) else {
+            return;
+        };
+        node.consumed.remove(peer);
+        if node.peers.remove(&peer).is_some() {
             self.peers -= 1;
+        }
+    }
+
+    /// Takes the database's word on what a peer used: whether it ended, none where it was not stored.
+    fn settle_quota(&mut self, report: &Report, ended: Option<bool>) {
+        let (Some(node), Some(consumed)) = (self.nodes.get_mut(&report.server), report.consumed)
+        else {
+            return;
+        };
+        match ended {
+            Some(true) => node.consumed.remove(report.peer),
+            Some(false) => node.consumed.stored(report.peer, consumed),
+            None => node.consumed.missed(report.peer, MAX_MISSES),
         }
     }
 }
@@ -389,6 +487,7 @@ mod tests {
             server: report.server,
             peer: report.peer,
             ended,
+            quota_due: None,
         }
     }
 

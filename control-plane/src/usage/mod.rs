@@ -4,12 +4,14 @@
 //!   memory and in SQL, and it is idempotent. No byte is lost or counted twice when the plane, the
 //!   agent or the database dies in between.
 //! - [`Live`] holds the last second of the nodes whose sessions are here and bounds what it keeps.
+//! - What a peer used of its quota is folded the same way, into its row and the person's month.
 //! - Where a client comes from reaches neither memory nor storage here.
 
 pub mod format;
 pub mod ledger;
 
 mod audience;
+mod consumption;
 mod live;
 mod message;
 mod meter;

@@ -8,19 +8,21 @@ use shared::ids::{ConnectionId, Generation, PeerId, ServerId, UserId};
 use shared::protocol::PeerCounters;
 use uuid::Uuid;
 
-use super::ledger::{Ledger, fold_counters, from_row, to_row};
+use super::ledger::{Ledger, charge_quota, fold_counters, from_row, to_row};
 use super::news::{Offer, Offers};
 use super::watch::Watched;
 use crate::db::statement;
 use crate::fleet::Trouble;
 
-/// One peer's counters, to be stored.
+/// One peer's counters and what it used of its quota, to be stored.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Report {
     pub(super) server: ServerId,
     pub(super) peer: PeerId,
-    pub(super) counters: PeerCounters,
+    /// None where only the quota moved.
+    pub(super) counters: Option<PeerCounters>,
     pub(super) peak: u64,
+    pub(super) consumed: Option<u64>,
 }
 
 /// One peer whose counters are stored.
@@ -30,9 +32,11 @@ pub(super) struct Stored {
     pub(super) peer: PeerId,
     /// The node no longer has the peer.
     pub(super) ended: bool,
+    /// Whose quota is to be shared anew.
+    pub(super) quota_due: Option<UserId>,
 }
 
-/// Stores the reports, each peer once, by [`fold_counters!`]. Rows that somebody is writing are
+/// Stores the reports, each peer once, by [`fold_counters!`], and adds what was used of quotas to the month. Rows that somebody is writing are
 /// passed over, so that this statement waits for nobody. Leaves `updated_at` alone: it is indexed,
 /// and the row could not be updated in place.
 pub(super) async fn flush(
@@ -41,19 +45,27 @@ pub(super) async fn flush(
 ) -> diesel::QueryResult<Vec<Stored>> {
     const SQL: &str = concat!(
         "WITH reported AS (
-            SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7)
-              AS r (server_id, peer_id, generation, sent, received, handshake, peak)
+            SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8)
+              AS r (server_id, peer_id, generation, sent, received, handshake, peak, used)
          ), f AS (
-            SELECT c.id, r.* FROM reported r
+            SELECT c.id, c.consumed AS consumed_before, r.* FROM reported r
               JOIN connections c ON c.server_id = r.server_id AND c.peer_id = r.peer_id
                FOR NO KEY UPDATE OF c SKIP LOCKED
-         )
-         UPDATE connections c SET ",
+         ), stored AS (
+            UPDATE connections c SET ",
         fold_counters!(),
-        ", last_handshake_at = greatest(c.last_handshake_at, f.handshake),
-           peak_bytes_per_second = greatest(c.peak_bytes_per_second, f.peak)
-          FROM f WHERE c.id = f.id
-        RETURNING f.server_id, f.peer_id, c.status = 'disconnected' AS ended"
+        ",         last_handshake_at = greatest(c.last_handshake_at, f.handshake),
+                   peak_bytes_per_second = greatest(c.peak_bytes_per_second, f.peak),
+                   consumed = greatest(c.consumed, f.used)
+              FROM f WHERE c.id = f.id
+         RETURNING f.server_id, f.peer_id, c.user_id, c.status, c.allowance,
+                   c.consumed - f.consumed_before AS moved, c.consumed >= c.share_at AS is_due
+         ), charged AS (",
+        charge_quota!("stored"),
+        ")
+         SELECT server_id, peer_id, status = 'disconnected' AS ended,
+                CASE WHEN moved > 0 AND is_due AND status IN ('connecting', 'connected') THEN user_id END AS quota_due
+           FROM stored"
     );
 
     #[derive(QueryableByName)]
@@ -64,24 +76,32 @@ pub(super) async fn flush(
         peer_id: i64,
         #[diesel(sql_type = Bool)]
         ended: bool,
+        #[diesel(sql_type = Nullable<SqlUuid>)]
+        quota_due: Option<Uuid>,
     }
 
+    let counted = |value: fn(&PeerCounters) -> u64| -> Vec<Option<i64>> {
+        let value = |report: &Report| report.counters.as_ref().map(|it| to_row(value(it)));
+        reports.iter().map(value).collect()
+    };
     let column = |value: fn(&Report) -> u64| -> Vec<i64> {
         reports.iter().map(|report| to_row(value(report))).collect()
     };
+    let used = |report: &Report| report.consumed.map(to_row);
     let servers: Vec<Uuid> = reports.iter().map(|report| report.server.0).collect();
     let handshakes: Vec<Option<DateTime<Utc>>> = reports
         .iter()
-        .map(|report| handshake_time(&report.counters))
+        .map(|report| handshake_time(report.counters.as_ref()?))
         .collect();
     let rows: Vec<Row> = statement(SQL)
         .bind::<Array<SqlUuid>, _>(servers)
         .bind::<Array<BigInt>, _>(column(|report| report.peer.0))
-        .bind::<Array<BigInt>, _>(column(|report| u64::from(report.counters.generation.0)))
-        .bind::<Array<BigInt>, _>(column(|report| report.counters.sent))
-        .bind::<Array<BigInt>, _>(column(|report| report.counters.received))
+        .bind::<Array<Nullable<BigInt>>, _>(counted(|counters| counters.generation.0.into()))
+        .bind::<Array<Nullable<BigInt>>, _>(counted(|counters| counters.sent))
+        .bind::<Array<Nullable<BigInt>>, _>(counted(|counters| counters.received))
         .bind::<Array<Nullable<Timestamptz>>, _>(handshakes)
         .bind::<Array<BigInt>, _>(column(|report| report.peak))
+        .bind::<Array<Nullable<BigInt>>, _>(reports.iter().map(used).collect::<Vec<_>>())
         .load(conn)
         .await?;
     Ok(rows
@@ -90,6 +110,7 @@ pub(super) async fn flush(
             server: ServerId(row.server_id),
             peer: PeerId(from_row(row.peer_id)),
             ended: row.ended,
+            quota_due: row.quota_due.map(UserId),
         })
         .collect())
 }

@@ -78,6 +78,17 @@ pub enum Answer {
     HangUpOnce,
 }
 
+/// What becomes of the node's counters on their way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Reports {
+    #[default]
+    Once,
+    /// They are not sent before this is taken back.
+    Held,
+    /// After each comes the one before once more.
+    Repeated,
+}
+
 /// Why a node got no identity.
 #[derive(Debug)]
 pub struct EnrolmentRefused {
@@ -138,6 +149,8 @@ struct State {
     peers: Peers,
     session: SessionView,
     answer: Answer,
+    reports: Reports,
+    last_frame: Option<Vec<u8>>,
     load: Load,
     /// Added to the round trip of the plane's pings.
     latency: Duration,
@@ -325,6 +338,16 @@ impl SimNode {
         self.node.state().peers.operations()
     }
 
+    /// How often the limits of a peer that was there were changed.
+    #[must_use]
+    pub fn limit_changes(&self) -> u64 {
+        self.node.state().peers.limit_changes()
+    }
+
+    pub fn set_reports(&self, reports: Reports) {
+        self.node.state().reports = reports;
+    }
+
     pub fn set_answer(&self, answer: Answer) {
         self.node.state().answer = answer;
     }
@@ -342,10 +365,15 @@ impl SimNode {
 
     /// A client moves this many bytes more, with a handshake now; said with the next report.
     pub fn add_traffic(&self, connection: ConnectionId, sent: u64, received: u64) {
-        self.node
-            .state()
-            .peers
-            .add_traffic(connection, sent, received, session::unix_now());
+        let passed = self.pass_traffic(connection, sent, received);
+        passed.expect("the node holds this connection's peer");
+    }
+
+    /// The same; says how much of it the client's allowance let through, and none where the peer is gone.
+    pub fn pass_traffic(&self, connection: ConnectionId, sent: u64, received: u64) -> Option<u64> {
+        let mut state = self.node.state();
+        let now = session::unix_now();
+        state.peers.add_traffic(connection, sent, received, now)
     }
 
     /// The interface is made anew: every counter starts again in a new generation.

@@ -21,6 +21,9 @@ pub struct SimPeer {
     pub preshared_key: Option<PresharedKey>,
     pub addresses: Addresses,
     pub counters: PeerCounters,
+    pub limits: Limits,
+    /// Bytes that passed while there was an allowance.
+    pub consumed: u64,
 }
 
 #[derive(Debug, Default)]
@@ -30,8 +33,10 @@ pub(super) struct Peers {
     revision: Revision,
     hash: StateHash,
     moved: BTreeSet<PeerId>,
+    consumed: BTreeSet<PeerId>,
     parts: Vec<Peer>,
     operations: u64,
+    limit_changes: u64,
 }
 
 impl Peers {
@@ -56,6 +61,15 @@ impl Peers {
 
     pub(super) fn operations(&self) -> u64 {
         self.operations
+    }
+
+    pub(super) fn limit_changes(&self) -> u64 {
+        self.limit_changes
+    }
+
+    /// Whether a quota moved that was not reported yet.
+    pub(super) fn has_consumed(&self) -> bool {
+        !self.consumed.is_empty()
     }
 
     pub(super) fn pool_used(&self) -> u32 {
@@ -124,6 +138,10 @@ impl Peers {
                 held.preshared_key = peer.preshared_key;
                 self.operations += 1;
             }
+            if held.limits != peer.limits {
+                held.limits = peer.limits;
+                self.limit_changes += 1;
+            }
             let addresses = held.addresses;
             return result(Outcome::Active { addresses });
         }
@@ -149,6 +167,8 @@ impl Peers {
             preshared_key: peer.preshared_key,
             addresses,
             counters,
+            limits: peer.limits,
+            consumed: 0,
         };
         self.held.insert(id, held);
         result(Outcome::Active { addresses })
@@ -170,25 +190,35 @@ impl Peers {
         self.hash.remove(peer, &held.public_key);
         self.pool.free(held.addresses);
         self.moved.remove(&peer);
+        self.consumed.remove(&peer);
         Some(held)
     }
 
+    /// Lets through what the peer's allowance has room for, uploads first; says how much. None where
+    /// there is no such peer.
     pub(super) fn add_traffic(
         &mut self,
         connection: ConnectionId,
         sent: u64,
         received: u64,
         now: u64,
-    ) {
-        let peer = self
-            .held
-            .values_mut()
-            .find(|peer| peer.connection == connection)
-            .expect("the node holds this connection's peer");
+    ) -> Option<u64> {
+        let mut held = self.held.values_mut();
+        let peer = held.find(|peer| peer.connection == connection)?;
+        let room = peer.limits.allowance.map_or(u64::MAX, |allowance| {
+            allowance.saturating_sub(peer.consumed)
+        });
+        let sent = sent.min(room);
+        let received = received.min(room - sent);
         peer.counters.sent += sent;
         peer.counters.received += received;
         peer.counters.last_handshake = Some(now);
         self.moved.insert(peer.peer);
+        if peer.limits.allowance.is_some() && sent + received > 0 {
+            peer.consumed += sent + received;
+            self.consumed.insert(peer.peer);
+        }
+        Some(sent + received)
     }
 
     pub(super) fn next_generation(&mut self) {
@@ -208,10 +238,14 @@ impl Peers {
             .filter_map(|peer| Some((peer, self.held.get(&peer)?.counters)))
             .take(MAX_ENTRIES)
             .collect();
-        (!entries.is_empty()).then_some(CountersFrame {
+        let consumed: Vec<_> = std::iter::from_fn(|| self.consumed.pop_first())
+            .filter_map(|peer| Some((peer, self.held.get(&peer)?.consumed)))
+            .take(MAX_ENTRIES)
+            .collect();
+        (!entries.is_empty() || !consumed.is_empty()).then_some(CountersFrame {
             taken_at: now,
             entries,
-            consumed: Vec::new(),
+            consumed,
         })
     }
 }
@@ -320,6 +354,23 @@ mod tests {
         let second = peers.apply(delta(1, 1, vec![change]), None);
         assert_eq!(first, second);
         assert_eq!(peers.operations(), 1);
+    }
+
+    #[test]
+    fn limits_change_without_an_operation_and_an_allowance_ends() {
+        let mut peers = peers(5);
+        let mut wanted = peer(1);
+        peers.apply(delta(0, 1, vec![Change::Upsert(wanted.clone())]), None);
+        let (connection, operations) = (wanted.connection, peers.operations());
+        assert_eq!(peers.add_traffic(connection, 10, 10, 1), Some(20));
+        wanted.limits.allowance = Some(50);
+        peers.apply(delta(1, 2, vec![Change::Upsert(wanted)]), None);
+        assert_eq!((peers.operations(), peers.limit_changes()), (operations, 1));
+        assert_eq!(peers.add_traffic(connection, 30, 30, 1), Some(50));
+        assert_eq!(peers.add_traffic(connection, 30, 30, 1), Some(0));
+        let frame = peers.take_counters(2).expect("a frame");
+        assert_eq!(frame.consumed, [(PeerId(1), 50)]);
+        assert_eq!(peers.take_counters(3), None);
     }
 
     #[test]

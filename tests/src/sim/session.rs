@@ -17,7 +17,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_config};
 
-use super::{Answer, Command, Node, SessionView};
+use super::{Answer, Command, Node, Reports, SessionView, State};
 
 const REDIAL: Duration = Duration::from_millis(25);
 
@@ -179,6 +179,7 @@ impl Session<'_> {
             let spent = began.elapsed().as_micros();
             applied.timings.total_us = u64::try_from(spent).unwrap_or(u64::MAX);
         }
+        self.report_consumed().await?;
         let message = applied.map_or(AgentMessage::Resync, AgentMessage::Applied);
         self.answer(message, answer).await
     }
@@ -190,6 +191,7 @@ impl Session<'_> {
             let answer = state.answer;
             (state.peers.snapshot(part, failure(answer)), answer)
         };
+        self.report_consumed().await?;
         match applied {
             Some(applied) => self.answer(AgentMessage::Applied(applied), answer).await,
             None => Ok(()),
@@ -225,6 +227,22 @@ impl Session<'_> {
         Ok(())
     }
 
+    /// What was used of quotas is said before any change is acknowledged: a lowered allowance gives back
+    /// only what was not used.
+    async fn report_consumed(&mut self) -> Result<(), Over> {
+        let frame = {
+            let mut state = self.node.state();
+            let moved = state.peers.has_consumed();
+            moved
+                .then(|| state.peers.take_counters(unix_now()))
+                .flatten()
+        };
+        match frame {
+            Some(frame) => Ok(self.socket.send(Message::binary(frame.encode())).await?),
+            None => Ok(()),
+        }
+    }
+
     /// Counters first: a frame that is lost comes back with the next, a load does not matter.
     async fn report(&mut self) -> Result<(), Over> {
         let (counters, load) = {
@@ -239,10 +257,10 @@ impl Session<'_> {
                 draining: state.load.draining || self.node.config.draining,
                 ..state.load.clone()
             };
-            (state.peers.take_counters(unix_now()), load)
+            (frames(&mut state), load)
         };
-        if let Some(frame) = counters {
-            self.socket.send(Message::binary(frame.encode())).await?;
+        for frame in counters {
+            self.socket.send(Message::binary(frame)).await?;
         }
         self.say(AgentMessage::Load(load)).await
     }
@@ -251,6 +269,20 @@ impl Session<'_> {
         self.socket.send(Message::text(message.encode())).await?;
         Ok(())
     }
+}
+
+/// The counters to be sent now.
+fn frames(state: &mut State) -> Vec<Vec<u8>> {
+    if state.reports == Reports::Held {
+        return Vec::new();
+    }
+    let Some(frame) = state.peers.take_counters(unix_now()) else {
+        return Vec::new();
+    };
+    let frame = frame.encode();
+    let before = state.last_frame.replace(frame.clone());
+    let again = before.filter(|_| state.reports == Reports::Repeated);
+    std::iter::once(frame).chain(again).collect()
 }
 
 pub(super) fn hello(node: &Node) -> Hello {

@@ -59,6 +59,34 @@ async fn a_secret_is_sealed_again_and_still_opens() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_live_connections_preshared_key_is_sealed_again() {
+    let app = TestApp::start().await;
+    let _node = app.node("fra").await;
+    let user = app.user().await;
+    let (live, over) = (
+        user.connected(&json!({})).await,
+        user.connected(&json!({})).await,
+    );
+    user.disconnected(over.connection_id).await;
+    let rotated = rotate_all(app.db(), &keys(NEW, OLD)).await;
+    assert_eq!(rotated[2].column, "connections.sealed_psk");
+    assert_eq!(rotated[2].resealed, 1, "the other has none any more");
+    assert!(rotated[2].unreadable.is_empty(), "{rotated:?}");
+    let renewed = TestApp::with(|variables| {
+        variables.insert("DATABASE_URL".to_owned(), app.db().url().to_owned());
+        variables.insert("SECRET_KEY".to_owned(), NEW.to_owned());
+    })
+    .await;
+    let path = format!("/api/v1/connection/{}/config.conf", live.connection_id);
+    let config = user.at(renewed.url()).get(&path).await.expect(200).text();
+    let key = live.preshared_key.expect("a preshared key");
+    assert!(config.contains(&format!("\nPresharedKey = {key}\n")));
+    renewed.finish(&[]).await;
+    // The first replica has no key for it now.
+    drop(app);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_no_key_opens_is_named_and_left_alone() {
     let app = TestApp::start().await;
     let person = app.client().sign_up(EMAIL).await;

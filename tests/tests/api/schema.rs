@@ -82,6 +82,7 @@ fn described(line: &str) -> String {
         ("varchar", "Varchar"),
         ("bpchar", "Bpchar"),
         ("bool", "Bool"),
+        ("date", "Date"),
         ("int2", "Int2"),
         ("int4", "Int4"),
         ("int8", "Int8"),

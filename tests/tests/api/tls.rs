@@ -1,10 +1,17 @@
 //! TLS by the plane itself, with a certificate that is renewed while it runs.
 
 use std::fs;
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
+use std::sync::Arc;
 
 use control_plane::config::Variables;
 use reqwest::Method;
+use rustls::{
+    ClientConfig, ClientConnection, NamedGroup, RootCertStore, ServerConfig, ServerConnection,
+};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tests::api::Client;
 use tests::{TestApp, wait_until};
 
@@ -120,6 +127,84 @@ async fn a_pair_that_cannot_be_served_changes_nothing() {
     })
     .await;
     app.finish(&[]).await;
+}
+
+/// The key exchange of a client with this configuration and the plane.
+async fn key_exchange(app: &TestApp, config: ClientConfig) -> Option<NamedGroup> {
+    let address = app.url().replace("http://", "");
+    let handshake = move || {
+        let name = "localhost".try_into().expect("a name");
+        let mut tls = ClientConnection::new(Arc::new(config), name).expect("a client");
+        let mut tcp = TcpStream::connect(address).expect("the plane listens");
+        while tls.is_handshaking() {
+            tls.complete_io(&mut tcp).expect("they shake hands");
+        }
+        tls.negotiated_key_exchange_group()
+            .map(|group| group.name())
+    };
+    tokio::task::spawn_blocking(handshake).await.expect("ends")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_key_exchange_is_post_quantum() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let pair = Pair::make();
+    pair.write(folder.path());
+    let app = start(folder.path()).await;
+
+    let mut roots = RootCertStore::empty();
+    let certificate = CertificateDer::from_pem_slice(pair.certificate.as_bytes());
+    roots
+        .add(certificate.expect("a certificate"))
+        .expect("a root");
+    let client = ClientConfig::builder()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    assert_eq!(
+        key_exchange(&app, client).await,
+        Some(NamedGroup::X25519MLKEM768)
+    );
+
+    let agent = node_agent::link::tls(Some(&folder.path().join("certificate.pem")));
+    let agent = agent.expect("the agent's configuration");
+    assert_eq!(
+        key_exchange(&app, agent).await,
+        Some(NamedGroup::X25519MLKEM768)
+    );
+    app.finish(&[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn http_clients_prefer_it_as_well() {
+    tests::init();
+    let pair = Pair::make();
+    let certificate = CertificateDer::from_pem_slice(pair.certificate.as_bytes());
+    let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes());
+    let config = ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(
+            vec![certificate.expect("a certificate")],
+            key.expect("a key"),
+        )
+        .expect("a server");
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let accepted = tokio::task::spawn_blocking(move || {
+        let (mut tcp, _) = listener.accept().expect("a client");
+        let mut tls = ServerConnection::new(Arc::new(config)).expect("a server");
+        while tls.is_handshaking() {
+            tls.complete_io(&mut tcp).expect("they shake hands");
+        }
+        tls.negotiated_key_exchange_group()
+            .map(|group| group.name())
+    });
+    let client = Client::trusting(
+        &format!("https://localhost:{}", address.port()),
+        &pair.certificate,
+    );
+    let asked = client.request(Method::GET, "/").send();
+    let (group, _answer) = tokio::join!(accepted, asked);
+    assert_eq!(group.expect("ends"), Some(NamedGroup::X25519MLKEM768));
 }
 
 /// How often a pair was refused, as the metrics tell it.

@@ -65,6 +65,7 @@ pub(super) async fn recommended(
         server: None,
         location: wish.location,
         tier: wish.tier.map_or(tier, |asked| asked.min(tier)),
+        limits: false,
         features: wish.feature.into_iter().collect(),
     };
     let now = Utc::now();

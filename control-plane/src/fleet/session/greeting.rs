@@ -69,6 +69,7 @@ pub(super) async fn greet(
         live.replica = Some(fleet.replica);
         live.last_seen = Some(Utc::now());
         live.draining = hello.draining;
+        live.protocol = hello.protocol;
     });
     fleet.announce_change();
     tracing::info!(server = %node.server, agent = hello.agent_version, backend = hello.backend, "fleet.session.opened");

@@ -93,6 +93,8 @@ pub(super) enum Output {
 /// Results of a node to be stored in one statement.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(super) struct Batch {
+    /// What the node has applied by now.
+    pub(super) applied: Revision,
     pub(super) results: Vec<PeerResult>,
     pub(super) timings: AnswerTimings,
 }
@@ -349,6 +351,7 @@ impl Machine {
     /// The store failed; it is tried again with whatever came since.
     pub(super) fn handle_store_failed(&mut self, now: Instant) {
         if let Some(mut batch) = self.storing.take() {
+            batch.applied = batch.applied.max(self.unstored.applied);
             batch.results.append(&mut self.unstored.results);
             self.unstored = batch;
         }
@@ -393,6 +396,7 @@ impl Machine {
         }
         self.applied = applied.revision;
         self.state_hash = applied.state_hash;
+        self.unstored.applied = self.unstored.applied.max(applied.revision);
         self.unstored.results.extend(applied.results);
         self.advance(now);
     }

@@ -242,10 +242,15 @@ impl Session<'_> {
                 self.keeping
                     .fill(async move { store::keep_next_key(&fleet.db, server, fence, key).await });
             }
-            Output::Store(Batch { results, timings }) => {
+            Output::Store(Batch {
+                applied,
+                results,
+                timings,
+            }) => {
                 let (fence, started) = (self.handle.fence, Instant::now());
                 self.storing.fill(async move {
-                    let stored = fleet.desired.acknowledge(server, fence, &results).await;
+                    let stored = fleet.desired.acknowledge(server, fence, applied, &results);
+                    let stored = stored.await;
                     (stored, timings, started)
                 });
             }

@@ -82,6 +82,7 @@ struct NodeRow {
     drain_requested_at: Option<DateTime<Utc>>,
     rotate_key_at: Option<DateTime<Utc>>,
     next_public_key: Option<String>,
+    protocol: Option<i16>,
 }
 
 /// The operator's word on the node.
@@ -146,6 +147,7 @@ fn live(server: &ServerRow, node: Option<NodeRow>, last_seen: Option<DateTime<Ut
             peers: unsigned(node.peers),
             pool_used: unsigned(node.pool_used),
             draining: node.draining,
+            protocol: node.protocol.and_then(|it| it.try_into().ok()).unwrap_or(0),
             replica: node.session_replica,
             ..figures
         },

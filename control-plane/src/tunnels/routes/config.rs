@@ -16,7 +16,7 @@ use crate::error::{ApiError, Code, ErrorEnvelope};
 use crate::http::CurrentUser;
 use crate::tunnels::client_config::ClientConfig;
 use crate::tunnels::model::{Connection, ServerSummary};
-use crate::tunnels::{qr, store};
+use crate::tunnels::{psk, qr, store};
 
 #[derive(Serialize, ToSchema)]
 #[schema(as = ConnectionConfig)]
@@ -167,12 +167,17 @@ async fn found(
     }) else {
         return Ok(None);
     };
+    let sealed = row.sealed_psk.as_deref();
+    let preshared_key = sealed
+        .map(|sealed| psk::open(state.keys(), connection, sealed))
+        .transpose()?;
     let config = ClientConfig {
         private_key: None,
         public_key: &row.public_key,
         addresses,
         dns: &state.config().vpn.dns,
         server_key: &server.public_key,
+        preshared_key: preshared_key.as_ref(),
         endpoint: &server.endpoint,
     };
     let text = config.render().to_string();

@@ -21,7 +21,7 @@ use crate::tunnels::connect::{Spent, connect};
     request_body = Option<ConnectBody>,
     responses(
         (status = 200, description = "Connected", body = ConnectView),
-        (status = 403, description = "ACCOUNT_SUSPENDED, PLAN_REQUIRED, CONNECTION_LIMIT", body = ErrorEnvelope),
+        (status = 403, description = "ACCOUNT_SUSPENDED, PLAN_REQUIRED, CONNECTION_LIMIT, QUOTA_EXHAUSTED", body = ErrorEnvelope),
         (status = 404, description = "SERVER_NOT_FOUND, DEVICE_NOT_FOUND", body = ErrorEnvelope),
         (status = 409, description = "KEY_IN_USE, CONFLICT", body = ErrorEnvelope),
         (status = 503, description = "NO_SERVER_AVAILABLE, SERVICE_UNAVAILABLE", body = ErrorEnvelope),
@@ -46,7 +46,7 @@ pub(super) async fn vpn_connect(
     request_body = Option<ConnectBody>,
     responses(
         (status = 200, description = "Connected", body = ConnectView),
-        (status = 403, description = "ACCOUNT_SUSPENDED, PLAN_REQUIRED, CONNECTION_LIMIT", body = ErrorEnvelope),
+        (status = 403, description = "ACCOUNT_SUSPENDED, PLAN_REQUIRED, CONNECTION_LIMIT, QUOTA_EXHAUSTED", body = ErrorEnvelope),
         (status = 404, description = "SERVER_NOT_FOUND, DEVICE_NOT_FOUND", body = ErrorEnvelope),
         (status = 409, description = "KEY_IN_USE, CONFLICT", body = ErrorEnvelope),
         (status = 503, description = "NO_SERVER_AVAILABLE, SERVICE_UNAVAILABLE", body = ErrorEnvelope),

@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use shared::ids::ServerId;
 use shared::protocol::NextKey;
+use shared::wireguard::PresharedKey;
 use utoipa::ToSchema;
 use uuid::Uuid;
 use zeroize::Zeroizing;
@@ -63,9 +64,13 @@ pub struct ConnectView {
     assigned_ipv6: Option<Ipv6Addr>,
     #[schema(value_type = Vec<String>, example = json!(["10.8.0.1"]))]
     dns: Vec<IpAddr>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(example = "FpCyhws9cxwWoV4xELtfJvjJN+zQVRPISllRWgeopVE=")]
-    preshared_key: Option<String>,
+    /// Goes into the client's peer, beside the server's public key. It is this connection's alone.
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "as_optional_text"
+    )]
+    #[schema(value_type = Option<String>, nullable = false, example = "FpCyhws9cxwWoV4xELtfJvjJN+zQVRPISllRWgeopVE=")]
+    preshared_key: Option<Zeroizing<String>>,
     /// What `wg-quick` takes. Has the private key only where the pair was made here, and then this
     /// is the only place and time that it is shown.
     #[schema(value_type = String, example = "[Interface]\nAddress = 10.8.0.2/32\n")]
@@ -89,6 +94,13 @@ fn as_text<S: serde::Serializer>(text: &Zeroizing<String>, to: S) -> Result<S::O
     to.serialize_str(text)
 }
 
+fn as_optional_text<S: serde::Serializer>(
+    text: &Option<Zeroizing<String>>,
+    to: S,
+) -> Result<S::Ok, S::Error> {
+    text.as_deref().serialize(to)
+}
+
 impl ConnectView {
     pub(in crate::tunnels) fn new(made: &Established, dns: &[IpAddr]) -> Self {
         let config = ClientConfig {
@@ -97,6 +109,7 @@ impl ConnectView {
             addresses: made.addresses,
             dns,
             server_key: &made.server.public_key,
+            preshared_key: made.preshared_key.as_ref(),
             endpoint: &made.server.endpoint,
         };
         Self {
@@ -108,7 +121,7 @@ impl ConnectView {
             assigned_ip: made.addresses.v4,
             assigned_ipv6: made.addresses.v6,
             dns: dns.to_vec(),
-            preshared_key: None,
+            preshared_key: made.preshared_key.as_ref().map(PresharedKey::expose_base64),
             wg_config: config.render(),
             started_at: made.started_at,
             expires_at: made.expires_at,

@@ -1,16 +1,21 @@
 //! What a person may do at this moment: account, plan, device and live connections in one read.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, NaiveDate, Utc};
 use diesel::QueryableByName;
-use diesel::sql_types::{Bool, Int2, Int4, Nullable, Text, Timestamptz, Uuid as SqlUuid};
+use diesel::sql_types::{
+    BigInt, Bool, Date, Int2, Int4, Nullable, Text, Timestamptz, Uuid as SqlUuid,
+};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use shared::ids::{ConnectionId, DeviceId, ServerId, UserId};
 use shared::wireguard::PublicKey;
 use uuid::Uuid;
 
+use super::quota::{Rates, Stamp, plan_sql, quota_columns};
 use super::{corrupt, key_from_row};
 use crate::db::statement;
 use crate::tunnels::model::Status;
+use crate::tunnels::quota::shares::{Quota, UNLIMITED};
+use crate::usage::ledger::from_row;
 
 /// A person's rights and what they use of them.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,7 +28,25 @@ pub(in crate::tunnels) struct Entitlement {
     pub(in crate::tunnels) ends_at: Option<DateTime<Utc>>,
     /// The key of the device that was asked for, if it is theirs.
     pub(in crate::tunnels) device_key: Option<PublicKey>,
+    pub(in crate::tunnels) rates: Rates,
+    pub(in crate::tunnels) quota: Option<MonthlyQuota>,
     pub(in crate::tunnels) live: Vec<LiveConnection>,
+}
+
+/// A quota in this month.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::tunnels) struct MonthlyQuota {
+    pub(in crate::tunnels) quota: Quota,
+    /// What connections that are there may still use of it.
+    pub(in crate::tunnels) outstanding: u64,
+    pub(in crate::tunnels) stamp: Stamp,
+}
+
+impl Entitlement {
+    /// Whether a node has to limit this person's connections.
+    pub(in crate::tunnels) fn is_limited(&self) -> bool {
+        self.rates != Rates::default() || self.quota.is_some()
+    }
 }
 
 /// A connection that occupies one of the plan's places.
@@ -69,6 +92,24 @@ struct Row {
     is_offer: bool,
     #[diesel(sql_type = Nullable<SqlUuid>)]
     supersedes: Option<Uuid>,
+    #[diesel(sql_type = Nullable<Int4>)]
+    download_mbps: Option<i32>,
+    #[diesel(sql_type = Nullable<Int4>)]
+    upload_mbps: Option<i32>,
+    #[diesel(sql_type = Nullable<BigInt>)]
+    quota_bytes: Option<i64>,
+    #[diesel(sql_type = Date)]
+    month: NaiveDate,
+    #[diesel(sql_type = BigInt)]
+    used: i64,
+    #[diesel(sql_type = BigInt)]
+    pinned: i64,
+    #[diesel(sql_type = BigInt)]
+    version: i64,
+    #[diesel(sql_type = Nullable<BigInt>)]
+    consumed: Option<i64>,
+    #[diesel(sql_type = Nullable<BigInt>)]
+    allowance_held: Option<i64>,
 }
 
 /// None for somebody who no longer exists. Whose paid time is over has the free plan's rights.
@@ -77,18 +118,18 @@ pub(in crate::tunnels) async fn entitlement(
     user: UserId,
     device: Option<DeviceId>,
 ) -> diesel::QueryResult<Option<Entitlement>> {
-    const SQL: &str = "
-        SELECT u.is_active, p.max_connections, p.tier, s.end_date AS ends_at, d.public_key AS device_key,
+    const SQL: &str = concat!(
+        "SELECT u.is_active, p.max_connections, p.tier, s.end_date AS ends_at, d.public_key AS device_key,
                c.id AS connection, c.server_id AS server, c.status, c.client_public_key AS public_key,
                c.idempotency_key, c.user_slot IS NOT NULL AS holds_place,
-               c.offered_until IS NOT NULL AS is_offer, c.supersedes
-          FROM users u
-          LEFT JOIN subscriptions s ON s.user_id = u.id AND s.status <> 'canceled'
-                AND (s.end_date IS NULL OR s.end_date > now())
-          JOIN plans p ON p.id = coalesce(s.plan_id, 'free')
-          LEFT JOIN devices d ON d.id = $2 AND d.user_id = u.id
+               c.offered_until IS NOT NULL AS is_offer, c.supersedes, c.consumed, c.allowance_held,",
+        quota_columns!("u.id"),
+        "FROM users u",
+        plan_sql!("u.id"),
+        "LEFT JOIN devices d ON d.id = $2 AND d.user_id = u.id
           LEFT JOIN connections c ON c.user_id = u.id AND c.status IN ('connecting', 'connected')
-         WHERE u.id = $1";
+         WHERE u.id = $1"
+    );
     let rows: Vec<Row> = statement(SQL)
         .bind::<SqlUuid, _>(user.0)
         .bind::<Nullable<SqlUuid>, _>(device.map(|device| device.0))
@@ -103,11 +144,33 @@ pub(in crate::tunnels) async fn entitlement(
         tier: first.tier,
         ends_at: first.ends_at,
         device_key: first.device_key.as_deref().map(key_from_row).transpose()?,
+        rates: Rates::of_plan(first.download_mbps, first.upload_mbps),
+        quota: first.quota_bytes.map(|bytes| monthly(first, bytes, &rows)),
         live: rows
             .iter()
             .filter_map(|row| live_connection(row).transpose())
             .collect::<Result<_, _>>()?,
     }))
+}
+
+fn monthly(first: &Row, bytes: i64, rows: &[Row]) -> MonthlyQuota {
+    let held = rows.iter().filter_map(|row| {
+        let held = from_row(row.allowance_held?);
+        // Given without a quota, and so not out of it.
+        (held != UNLIMITED).then(|| held.saturating_sub(row.consumed.map_or(0, from_row)))
+    });
+    MonthlyQuota {
+        quota: Quota {
+            bytes: from_row(bytes),
+            used: from_row(first.used),
+        },
+        outstanding: held.fold(from_row(first.pinned), u64::saturating_add),
+        stamp: Stamp {
+            version: first.version,
+            month: first.month,
+            quota: from_row(bytes),
+        },
+    }
 }
 
 fn live_connection(row: &Row) -> diesel::QueryResult<Option<LiveConnection>> {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use diesel::sql_types::{
-    Array, BigInt, Double, Integer, Nullable, Text, Timestamptz, Uuid as SqlUuid,
+    Array, BigInt, Bool, Bytea, Date, Double, Integer, Nullable, Text, Timestamptz, Uuid as SqlUuid,
 };
 use diesel::{OptionalExtension, QueryableByName};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
@@ -12,6 +12,7 @@ use shared::ids::{ConnectionId, DeviceId, PeerId, ServerId, UserId};
 use shared::wireguard::PublicKey;
 use uuid::Uuid;
 
+use super::quota::{Rates, Stamp};
 use crate::db::statement;
 use crate::tunnels::model::EndReason;
 use crate::usage::ledger::to_row;
@@ -31,12 +32,28 @@ pub(in crate::tunnels) struct NewConnection<'a> {
     pub(in crate::tunnels) max_connections: i32,
     /// It only stands ready in place of the one it replaces, for so long.
     pub(in crate::tunnels) offered_for: Option<Duration>,
+    pub(in crate::tunnels) sealed_psk: &'a [u8],
+    pub(in crate::tunnels) rates: Rates,
+    pub(in crate::tunnels) lease: Option<NewLease>,
 }
 
-#[derive(Debug, QueryableByName)]
-pub(in crate::tunnels) struct Inserted {
-    #[diesel(sql_type = Timestamptz)]
-    pub(in crate::tunnels) started_at: DateTime<Utc>,
+/// What a new connection gets of a quota.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::tunnels) struct NewLease {
+    pub(in crate::tunnels) allowance: u64,
+    pub(in crate::tunnels) share_at: u64,
+    /// How the quota was shared when this was decided.
+    pub(in crate::tunnels) stamp: Stamp,
+}
+
+/// What became of a new connection.
+#[derive(Debug)]
+pub(in crate::tunnels) enum Insertion {
+    Inserted(DateTime<Utc>),
+    /// No place is free.
+    Full,
+    /// Somebody shared the quota out meanwhile.
+    Overtaken,
 }
 
 /// A connection that just ended.
@@ -62,7 +79,7 @@ impl Ended {
 }
 
 /// Takes one of the plan's places, or that of the connection it replaces, bumps the node's revision
-/// and inserts the connection. None when no place is free. A place, key or idempotency key that
+/// and inserts the connection. A place, key or idempotency key that
 /// somebody else takes at the same moment is a unique violation of the index of that name.
 ///
 /// An offer takes no place, and leaves that of the connection it would replace, which has to be in
@@ -70,18 +87,25 @@ impl Ended {
 pub(in crate::tunnels) async fn insert(
     conn: &mut AsyncPgConnection,
     new: &NewConnection<'_>,
-) -> diesel::QueryResult<Option<Inserted>> {
+) -> diesel::QueryResult<Insertion> {
     // `taken` joins `rev`, and so is done after it: the node's row is locked first. It reads the
     // place from the snapshot, for RETURNING shows only what was written.
     const SQL: &str = "
-        WITH free AS (
+        WITH share AS (
+            INSERT INTO quota_shares AS z (user_id, version, month, quota_bytes)
+            SELECT $2, $15::bigint + 1, $16, $17 WHERE $13::bigint IS NOT NULL
+                ON CONFLICT (user_id) DO UPDATE
+               SET version = excluded.version, month = excluded.month, quota_bytes = excluded.quota_bytes
+             WHERE z.version = excluded.version - 1
+         RETURNING z.user_id
+        ), free AS (
             SELECT min(n)::smallint AS slot FROM generate_series(1, $9) n
              WHERE NOT EXISTS (SELECT FROM connections c WHERE c.user_id = $2 AND c.user_slot = n
                                   AND c.status IN ('connecting', 'connected'))
         ), rev AS (
             UPDATE nodes SET desired_revision = desired_revision + 1
-             WHERE server_id = $3 AND CASE
-                   WHEN $10::float8 IS NULL THEN $7::uuid IS NOT NULL OR (SELECT slot FROM free) IS NOT NULL
+             WHERE server_id = $3 AND ($13::bigint IS NULL OR EXISTS (SELECT FROM share)) AND CASE
+                   WHEN $18::float8 IS NULL THEN $7::uuid IS NOT NULL OR (SELECT slot FROM free) IS NOT NULL
                    ELSE EXISTS (SELECT FROM connections old WHERE old.id = $7 AND old.user_id = $2
                                    AND old.status = 'connected' AND old.user_slot IS NOT NULL) END
          RETURNING desired_revision
@@ -89,21 +113,34 @@ pub(in crate::tunnels) async fn insert(
             UPDATE connections c
                SET user_slot = NULL, idempotency_key = nullif(c.idempotency_key, $6), updated_at = now()
               FROM connections before, rev
-             WHERE $10 IS NULL AND c.id = $7 AND before.id = c.id AND c.user_id = $2 AND c.user_slot IS NOT NULL
+             WHERE $18 IS NULL AND c.id = $7 AND before.id = c.id AND c.user_id = $2 AND c.user_slot IS NOT NULL
                AND c.status IN ('connecting', 'connected')
          RETURNING before.user_slot AS slot
         ), place AS (
             SELECT coalesce((SELECT slot FROM taken), (SELECT slot FROM free)) AS slot
-             WHERE $10 IS NULL UNION ALL SELECT NULL WHERE $10 IS NOT NULL
+             WHERE $18 IS NULL UNION ALL SELECT NULL WHERE $18 IS NOT NULL
+        ), inserted AS (
+            INSERT INTO connections (id, user_id, server_id, device_id, client_public_key, idempotency_key,
+                                     supersedes, expires_at, peer_id, revision, user_slot, sealed_psk,
+                                     download_bps, upload_bps, allowance, allowance_held, share_at, offered_until)
+            SELECT $1, $2, $3, $4, $5, $6, $7, $8, rev.desired_revision, rev.desired_revision, place.slot, $10,
+                   $11, $12, $13, $13, $14, now() + make_interval(secs => $18)
+              FROM rev, place WHERE place.slot IS NOT NULL OR $18 IS NOT NULL
+         RETURNING started_at
         )
-        INSERT INTO connections (id, user_id, server_id, device_id, client_public_key, idempotency_key,
-                                 supersedes, expires_at, peer_id, revision, user_slot,
-                                 offered_until)
-        SELECT $1, $2, $3, $4, $5, $6, $7, $8, rev.desired_revision, rev.desired_revision, place.slot,
-               now() + make_interval(secs => $10)
-          FROM rev, place WHERE place.slot IS NOT NULL OR $10 IS NOT NULL
-        RETURNING started_at";
-    statement(SQL)
+        SELECT (SELECT started_at FROM inserted) AS started_at,
+               $13::bigint IS NULL OR EXISTS (SELECT FROM share) AS is_shared";
+
+    #[derive(QueryableByName)]
+    struct Row {
+        #[diesel(sql_type = Nullable<Timestamptz>)]
+        started_at: Option<DateTime<Utc>>,
+        #[diesel(sql_type = Bool)]
+        is_shared: bool,
+    }
+
+    let lease = new.lease.as_ref();
+    let row: Row = statement(SQL)
         .bind::<SqlUuid, _>(new.id.0)
         .bind::<SqlUuid, _>(new.user.0)
         .bind::<SqlUuid, _>(new.server.0)
@@ -113,10 +150,22 @@ pub(in crate::tunnels) async fn insert(
         .bind::<Nullable<SqlUuid>, _>(new.replaces.map(|old| old.0))
         .bind::<Nullable<Timestamptz>, _>(new.expires_at)
         .bind::<Integer, _>(new.max_connections)
+        .bind::<Bytea, _>(new.sealed_psk)
+        .bind::<Nullable<BigInt>, _>(new.rates.download.map(to_row))
+        .bind::<Nullable<BigInt>, _>(new.rates.upload.map(to_row))
+        .bind::<Nullable<BigInt>, _>(lease.map(|lease| to_row(lease.allowance)))
+        .bind::<Nullable<BigInt>, _>(lease.map(|lease| to_row(lease.share_at)))
+        .bind::<Nullable<BigInt>, _>(lease.map(|lease| lease.stamp.version))
+        .bind::<Nullable<Date>, _>(lease.map(|lease| lease.stamp.month))
+        .bind::<Nullable<BigInt>, _>(lease.map(|lease| to_row(lease.stamp.quota)))
         .bind::<Nullable<Double>, _>(new.offered_for.map(|life| life.as_secs_f64()))
         .get_result(conn)
-        .await
-        .optional()
+        .await?;
+    Ok(match row.started_at {
+        Some(started_at) => Insertion::Inserted(started_at),
+        None if row.is_shared => Insertion::Full,
+        None => Insertion::Overtaken,
+    })
 }
 
 /// Ends what `due` selects (id, server, place, status, reason, the client's claims): every row gets
@@ -137,7 +186,7 @@ macro_rules! end_sql {
                 UPDATE connections c
                    SET status = CASE WHEN rev.server_id IS NULL THEN 'disconnected' ELSE 'disconnecting' END,
                        revision = coalesce(rev.before + d.n, c.revision), end_reason = d.reason,
-                       user_slot = NULL, ended_at = now(), updated_at = now(),
+                       user_slot = NULL, sealed_psk = NULL, ended_at = now(), updated_at = now(),
                        claimed_bytes_sent = d.claimed_sent, claimed_bytes_received = d.claimed_received
                   FROM numbered d LEFT JOIN rev ON rev.server_id = d.server_id
                  WHERE c.id = d.id AND c.status = d.was
@@ -248,6 +297,29 @@ pub(in crate::tunnels) async fn end_on(
         .bind::<SqlUuid, _>(server.0)
         .bind::<Text, _>(reason.as_str())
         .bind::<Integer, _>(limit)
+        .load(conn)
+        .await
+}
+
+/// Ends the connections that share these used-up quotas, unless somebody shared them out meanwhile.
+pub(in crate::tunnels) async fn end_used_up(
+    conn: &mut AsyncPgConnection,
+    of: &[(UserId, Stamp)],
+) -> diesel::QueryResult<Vec<Ended>> {
+    const SQL: &str = end_sql!(
+        "SELECT c.id, c.server_id, c.user_slot AS slot, c.status AS was, $3 AS reason,
+                NULL::bigint AS claimed_sent, NULL::bigint AS claimed_received
+           FROM unnest($1, $2) AS u (user_id, version)
+           JOIN connections c ON c.user_id = u.user_id AND c.status IN ('connecting', 'connected')
+           LEFT JOIN quota_shares z ON z.user_id = u.user_id
+          WHERE coalesce(z.version, 0) = u.version AND c.allowance < 9223372036854775807"
+    );
+    let users: Vec<Uuid> = of.iter().map(|(user, _)| user.0).collect();
+    let versions: Vec<i64> = of.iter().map(|(_, stamp)| stamp.version).collect();
+    statement(SQL)
+        .bind::<Array<SqlUuid>, _>(users)
+        .bind::<Array<BigInt>, _>(versions)
+        .bind::<Text, _>(EndReason::Quota.as_str())
         .load(conn)
         .await
 }

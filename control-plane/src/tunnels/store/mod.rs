@@ -1,6 +1,6 @@
 //! Every statement over `connections` that is not about bytes.
 //!
-//! Locks are taken in one order, the node's row before its connections, and a change of a node's
+//! Locks are taken in one order (who shares a quota, nodes, connections, used quotas), and a change of a node's
 //! peers takes the node's row: that puts the revisions into commit order, which "everything past R"
 //! relies on. A statement stands alone; no transaction stays open over a round trip.
 
@@ -8,7 +8,9 @@ mod entitlement;
 mod lifecycle;
 mod node_log;
 mod offers;
+mod quota;
 mod read;
+mod sealed;
 
 use std::net::IpAddr;
 
@@ -21,8 +23,8 @@ use shared::wireguard::PublicKey;
 
 pub(super) use entitlement::{Entitlement, LiveConnection, entitlement};
 pub(super) use lifecycle::{
-    Due, Ended, Inserted, NewConnection, abandon, ask_again, end, end_due, end_of, end_on,
-    end_peer, insert, occupancy,
+    Due, Ended, Insertion, NewConnection, NewLease, abandon, ask_again, end, end_due, end_of, end_on,
+    end_peer, end_used_up, insert, occupancy,
 };
 pub(super) use node_log::{
     Acked, acknowledge, changes, fingerprint, revision, snapshot, unacknowledged,
@@ -30,7 +32,13 @@ pub(super) use node_log::{
 pub(super) use offers::{
     accept, candidates, claim, conclude, end_moved, keep_used, offers_are_used,
 };
+#[cfg(test)]
+pub(super) use quota::Rates;
+pub(super) use quota::{
+    Account, Desired, Limited, Stamp, accounts, live_under, out_of_step, write_limits,
+};
 pub(super) use read::{by_id, history, live_of};
+pub use sealed::SealedPresharedKeys;
 
 /// A key that was checked when it was stored, taken without checking it again.
 fn key_from_row(text: &str) -> diesel::QueryResult<PublicKey> {

@@ -34,6 +34,7 @@ struct Row {
     expires_at: Option<DateTime<Utc>>,
     started_at: DateTime<Utc>,
     ended_at: Option<DateTime<Utc>>,
+    sealed_psk: Option<Vec<u8>>,
 }
 
 #[derive(Queryable, Selectable)]
@@ -139,6 +140,7 @@ fn from_rows((row, server): (Row, Option<ServerRow>)) -> QueryResult<Connection>
         status: Status::parse(&row.status).ok_or_else(|| corrupt("a connection status"))?,
         end_reason: row.end_reason,
         public_key: key_from_row(&row.client_public_key)?,
+        sealed_psk: row.sealed_psk,
         addresses: addresses_from_row(row.client_ip, row.client_ipv6),
         ledger: Ledger {
             sent: from_row(row.bytes_sent),

@@ -1,0 +1,12 @@
+DROP TABLE quota_shares;
+DROP TABLE quota_usage;
+DROP INDEX connections_ending;
+ALTER TABLE connections
+    DROP CONSTRAINT lease_is_whole,
+    DROP COLUMN consumed,
+    DROP COLUMN share_at,
+    DROP COLUMN allowance_held,
+    DROP COLUMN allowance,
+    DROP COLUMN upload_bps,
+    DROP COLUMN download_bps,
+    DROP COLUMN sealed_psk;
