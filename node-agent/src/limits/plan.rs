@@ -80,7 +80,7 @@ pub fn plan(
 
 /// The removal of elements that lead to nothing of ours.
 #[must_use]
-pub fn foreign(content: &Content) -> Vec<Change> {
+pub(super) fn foreign(content: &Content) -> Vec<Change> {
     Kind::ALL
         .into_iter()
         .flat_map(|kind| {

@@ -67,7 +67,7 @@ async fn a_restart_changes_nothing_and_drops_what_nobody_wants() {
     }
     limiter.repair(&mut book).await.expect("works");
     table.transfer(IpAddr::from([10, 8, 0, 2]), 60);
-    table.take_changes();
+    let _ = table.take_changes();
 
     let mut limiter = Limiter::new(Arc::new(table.clone()));
     let mut book = Book::default();

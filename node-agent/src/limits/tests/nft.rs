@@ -177,7 +177,7 @@ fn damage_of_any_part_is_repaired() {
              flush chain inet prime_vpn_wg-test_limits to_client
              delete map inet prime_vpn_wg-test_limits quota6",
             "delete element inet prime_vpn_wg-test_limits upload4 { 10.8.1.1 }
-             add limit inet prime_vpn_wg-test_limits fast { rate over 1 gbytes/second; }
+             add limit inet prime_vpn_wg-test_limits fast { rate over 1000 mbytes/second; }
              add element inet prime_vpn_wg-test_limits upload4 { 10.8.1.1 : \"fast\" }",
             "delete table inet prime_vpn_wg-test_limits",
         ] {

@@ -71,7 +71,7 @@ async fn a_change_of_limits_never_touches_the_peer() {
     assert_eq!(device.take_operations().len(), 1);
     let address = IpAddr::V4(addresses(&given[0]).v4);
     table.transfer(address, 60);
-    table.take_changes();
+    let _ = table.take_changes();
 
     let raised = Limits {
         allowance: Some(500),
@@ -198,7 +198,7 @@ async fn a_restart_leaves_the_table_and_a_reboot_brings_it_back() {
     table.transfer(address, 30);
     rig.stop().await;
     table.transfer(address, 5);
-    table.take_changes();
+    let _ = table.take_changes();
 
     let mut rig = start(&directory, &device, &table).await;
     assert_eq!(table.take_changes(), []);
@@ -296,7 +296,7 @@ async fn without_a_session_what_was_used_is_written_down_all_the_same() {
     };
     let mut rig = Rig::start_with(&directory, &device, often).await;
     let given = rig.apply(0, 1, vec![upsert(&limited(1, Some(100)))]).await;
-    device.take_operations();
+    let _ = device.take_operations();
     table.transfer(IpAddr::V4(addresses(&given[0]).v4), 30);
     let reads = table.reads();
     until("two comparisons", || table.reads() >= reads + 2).await;
