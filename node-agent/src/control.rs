@@ -224,6 +224,8 @@ mod tests {
             applied_revision: Revision(3),
             state_hash: shared::protocol::StateHash::default(),
             peers: 2,
+            limited: 1,
+            limits_error: None,
             pool_used: 3,
             capacity: 253,
             backend: "fake".into(),

@@ -25,7 +25,7 @@ use redb::{
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use shared::ids::{ConnectionId, Generation, PeerId, Revision, ServerId};
-use shared::protocol::{Addresses, NodeToken, PeerCounters};
+use shared::protocol::{Addresses, Limits, NodeToken, PeerCounters};
 use shared::wireguard::{PresharedKey, PrivateKey, PublicKey};
 use uuid::Uuid;
 use zeroize::Zeroizing;
@@ -36,6 +36,8 @@ const CACHE_BYTES: usize = 4 * 1024 * 1024;
 
 const PEERS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("peers");
 const QUARANTINE: TableDefinition<'_, u32, i64> = TableDefinition::new("quarantine");
+/// What a peer has used of its allowance: by itself, since it is written often.
+const CONSUMED: TableDefinition<'_, u64, u64> = TableDefinition::new("consumed");
 const FINALS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("finals");
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 
@@ -59,6 +61,8 @@ pub struct PeerRecord {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_after: Option<DateTime<Utc>>,
     pub generation: Generation,
+    #[serde(default, skip_serializing_if = "Limits::are_none")]
+    pub limits: Limits,
 }
 
 /// A peer that is gone: kept for a while, so that a repeated removal is answered with the same
@@ -68,7 +72,15 @@ pub struct Final {
     pub generation: Generation,
     /// None when they were never read.
     pub counters: Option<PeerCounters>,
+    /// What it had used of its allowance.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub consumed: u64,
     pub removed_at: DateTime<Utc>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_zero(value: &u64) -> bool {
+    *value == 0
 }
 
 /// The interface as this agent last saw it.
@@ -88,6 +100,7 @@ pub struct State {
     pub draining: bool,
     pub peers: HashMap<PeerId, PeerRecord>,
     pub quarantine: HashMap<Ipv4Addr, DateTime<Utc>>,
+    pub consumed: HashMap<PeerId, u64>,
     pub finals: HashMap<PeerId, Final>,
 }
 
@@ -97,6 +110,8 @@ pub enum Write {
     /// The peer's address leaves quarantine, if it was in it.
     Peer(PeerId, PeerRecord),
     NoPeer(PeerId),
+    /// What peers have used of their allowances.
+    Consumed(Vec<(PeerId, u64)>),
     Quarantine(Ipv4Addr, DateTime<Utc>),
     NoQuarantine(Ipv4Addr),
     Final(PeerId, Final),
@@ -198,6 +213,12 @@ impl Ledger {
                 .quarantine
                 .insert(Ipv4Addr::from(address.value()), until);
         }
+        for entry in open(&transaction, CONSUMED)?.iter()? {
+            let (peer, consumed) = entry?;
+            state
+                .consumed
+                .insert(PeerId(peer.value()), consumed.value());
+        }
         for entry in open(&transaction, FINALS)?.iter()? {
             let (peer, last) = entry?;
             state
@@ -217,6 +238,7 @@ impl Ledger {
         {
             let mut peers = transaction.open_table(PEERS)?;
             let mut quarantine = transaction.open_table(QUARANTINE)?;
+            let mut used = transaction.open_table(CONSUMED)?;
             let mut finals = transaction.open_table(FINALS)?;
             let mut meta = transaction.open_table(META)?;
             for write in writes {
@@ -225,7 +247,15 @@ impl Ledger {
                         quarantine.remove(u32::from(record.addresses.v4))?;
                         peers.insert(peer.0, json(record)?.as_slice())?;
                     }
-                    Write::NoPeer(peer) => drop(peers.remove(peer.0)?),
+                    Write::NoPeer(peer) => {
+                        peers.remove(peer.0)?;
+                        used.remove(peer.0)?;
+                    }
+                    Write::Consumed(consumed) => {
+                        for (peer, bytes) in consumed {
+                            used.insert(peer.0, *bytes)?;
+                        }
+                    }
                     Write::Quarantine(address, until) => {
                         quarantine.insert(u32::from(*address), until.timestamp_millis())?;
                     }

@@ -8,6 +8,7 @@ pub mod firewall;
 pub mod host;
 pub mod ipam;
 pub mod ledger;
+pub mod limits;
 pub mod link;
 pub mod preflight;
 pub mod reconcile;

@@ -97,7 +97,7 @@ fn table(status: &control::Status) -> Vec<(&'static str, String)> {
             format!("{} applied, {desired} desired", node.applied_revision),
         ),
         ("state hash", node.state_hash.to_string()),
-        ("peers", node.peers.to_string()),
+        ("peers", format!("{}, {} limited", node.peers, node.limited)),
         (
             "pool",
             format!("{} of {} used", node.pool_used, node.capacity),
@@ -131,6 +131,9 @@ fn table(status: &control::Status) -> Vec<(&'static str, String)> {
     ];
     if let Some(error) = &session.last_error {
         rows.push(("last error", error.clone()));
+    }
+    if let Some(error) = &node.limits_error {
+        rows.push(("limits", format!("cannot be programmed: {error}")));
     }
     if let Some(held) = &node.held {
         rows.push((

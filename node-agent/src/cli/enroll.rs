@@ -124,6 +124,7 @@ mod tests {
         let last = ledger::Final {
             generation: shared::ids::Generation(1),
             counters: None,
+            consumed: 0,
             removed_at: Utc::now(),
         };
         let stored = State {

@@ -56,7 +56,7 @@ enum Command {
     Check(Box<check::Check>),
     /// Take no new clients
     Drain(ask::Drain),
-    /// Remove the interface and the firewall's table
+    /// Remove the interface and our nftables tables
     Teardown(Box<teardown::Teardown>),
     /// Apply a snapshot that is held because it removes more than half of the peers
     AcceptSnapshot(RunDir),

@@ -23,6 +23,7 @@ use crate::firewall::{Firewall, FirewallSetup};
 use crate::host::LoadSampler;
 use crate::host::forwarding::Forwarding;
 use crate::ledger::{self, Ledger};
+use crate::limits::NftTable;
 use crate::link::{Backoff, Link, LinkConfig};
 use crate::reconcile::{Node, NodeConfig, NodeError, NodeHandle};
 use crate::wireguard::{self, InterfaceSetup};
@@ -73,6 +74,7 @@ pub(super) async fn execute(config: Config) -> anyhow::Result<()> {
         pool,
         boot_id,
         reconcile_every: RECONCILE_EVERY,
+        limits: Arc::new(NftTable::new(config.wireguard.interface.clone())),
     };
     let node = Node::start(ledger, stored, device, node).await?;
     let (handle, commands) = NodeHandle::new();

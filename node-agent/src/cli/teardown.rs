@@ -8,6 +8,7 @@ use clap::Args;
 use crate::config::Config;
 use crate::firewall::Firewall;
 use crate::ledger::{self, Ledger, LedgerError};
+use crate::limits::{NftTable, Table};
 use crate::wireguard;
 
 #[derive(Debug, Args)]
@@ -37,11 +38,12 @@ pub(super) async fn execute(command: Teardown) -> anyhow::Result<()> {
     .await
     .with_context(|| format!("interface {interface}"))?;
     println!("interface {interface} is gone");
-    Firewall::new(interface)
+    Firewall::new(interface.clone())
         .remove()
         .await
         .context("firewall")?;
-    println!("the firewall's table is gone");
+    NftTable::new(interface).remove().await.context("limits")?;
+    println!("the tables of firewall and limits are gone");
     if command.forget {
         for path in ledger::files(&config.state_dir) {
             match std::fs::remove_file(&path) {

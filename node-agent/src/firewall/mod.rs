@@ -85,15 +85,20 @@ impl Firewall {
 /// The library's own way of doing this loses what `nft` says about a refusal.
 async fn run_transaction(transaction: &Nftables<'_>) -> Result<(), FirewallError> {
     let text = serde_json::to_vec(transaction).map_err(io::Error::from)?;
+    run_nft(&["-j", "-f", "-"], &text).await
+}
+
+/// Runs `nft` with `input`, one transaction.
+pub(crate) async fn run_nft(arguments: &[&str], input: &[u8]) -> Result<(), FirewallError> {
     let mut nft = Command::new("nft")
-        .args(["-j", "-f", "-"])
+        .args(arguments)
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .kill_on_drop(true)
         .spawn()?;
     let written = match nft.stdin.take() {
-        Some(mut stdin) => stdin.write_all(&text).await,
+        Some(mut stdin) => stdin.write_all(input).await,
         None => Ok(()),
     };
     let output = nft.wait_with_output().await?;

@@ -20,6 +20,11 @@ fn record(n: u8) -> PeerRecord {
         },
         not_after: Some(now()),
         generation: Generation(3),
+        limits: Limits {
+            download_bps: Some(10_000_000),
+            upload_bps: None,
+            allowance: Some(50),
+        },
     }
 }
 
@@ -46,11 +51,13 @@ fn everything_survives_a_restart() {
         draining: true,
         peers: [(PeerId(3), three.clone())].into(),
         quarantine: [(two.addresses.v4, now() + TimeDelta::milliseconds(1500))].into(),
+        consumed: [(PeerId(3), 42)].into(),
         finals: [(
             PeerId(2),
             Final {
                 generation: Generation(1),
                 counters: None,
+                consumed: 17,
                 removed_at: now(),
             },
         )]
@@ -66,6 +73,7 @@ fn everything_survives_a_restart() {
             Write::Quarantine(three.addresses.v4, now()),
             Write::Peer(PeerId(2), two.clone()),
             Write::Peer(PeerId(3), three),
+            Write::Consumed(vec![(PeerId(2), 1), (PeerId(3), 42)]),
         ])
         .expect("commits");
     ledger
@@ -146,6 +154,36 @@ fn a_ledger_of_another_format_is_named_with_what_to_do() {
         error.contains(FILE) && error.contains("enrol again"),
         "{error}"
     );
+}
+
+#[test]
+fn what_an_older_agent_wrote_has_no_limits() {
+    let old = r#"{"connection":"0193a1f0-0000-7000-8000-000000000002",
+        "public_key":"AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=",
+        "addresses":{"v4":"10.8.0.2"},"generation":3}"#;
+    let peer: PeerRecord = serde_json::from_str(old).expect("reads");
+    assert!(peer.limits.are_none());
+    let written = serde_json::to_string(&peer).expect("writes");
+    assert!(!written.contains("limits"), "{written}");
+    let old = r#"{"generation":1,"counters":null,"removed_at":"2026-03-01T12:00:00Z"}"#;
+    let last: Final = serde_json::from_str(old).expect("reads");
+    assert_eq!(last.consumed, 0);
+
+    let directory = tempfile::tempdir().expect("directory");
+    let (ledger, _) = Ledger::open(directory.path()).expect("opens");
+    let transaction = ledger.database.begin_write().expect("begins");
+    let bytes = old.as_bytes();
+    transaction
+        .open_table(FINALS)
+        .expect("table")
+        .insert(4, bytes)
+        .expect("inserts");
+    transaction.delete_table(CONSUMED).expect("deletes");
+    transaction.commit().expect("commits");
+    drop(ledger);
+    let (_ledger, state) = Ledger::open(directory.path()).expect("opens");
+    assert_eq!(state.finals, [(PeerId(4), last)].into());
+    assert_eq!(state.consumed, HashMap::new());
 }
 
 proptest! {

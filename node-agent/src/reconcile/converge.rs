@@ -50,13 +50,13 @@ impl Node {
         self.commit(staged.writes).await?;
         let ledger = begin.elapsed();
         let begin = Instant::now();
-        let failed = match self.program(&staged.operations).await {
-            Ok(()) => HashSet::new(),
-            Err(error) => {
-                warn!(event = "interface_failed", %error);
-                self.recover(&staged.operations).await?
-            }
-        };
+        let mut operations = staged.operations;
+        let mut failed = self.limit(&mut operations).await?;
+        if let Err(error) = self.program(&operations).await {
+            warn!(event = "interface_failed", %error);
+            failed.extend(self.recover(&operations).await?);
+        }
+        self.unlimit().await;
         Ok(Carried {
             ledger,
             interface: begin.elapsed(),
@@ -101,7 +101,9 @@ impl Node {
 
     /// The periodic comparison. A device that fails is tried again at the next one.
     pub(super) async fn repair(&mut self) -> Result<(), NodeError> {
-        match self.reconcile(&HashSet::new()).await {
+        let compared = self.reconcile(&HashSet::new()).await;
+        self.save_consumed().await?;
+        match compared {
             Ok(0) => Ok(()),
             Ok(repaired) => {
                 warn!(event = "drift_repaired", operations = repaired);
@@ -118,13 +120,15 @@ impl Node {
         }
     }
 
-    /// Brings the interface to the state; returns how many operations that took. Keys in `replaced`
+    /// Brings interface and limits to the state; returns how many differences that mended. Keys in `replaced`
     /// have a new holder.
     pub(super) async fn reconcile(
         &mut self,
         replaced: &HashSet<PublicKey>,
     ) -> Result<usize, NodeError> {
         self.ensure_interface().await?;
+        // Limits first: no client comes back to the interface without them.
+        let limits = self.repair_limits().await;
         let began = self.state.begin_dump();
         let (stale, actual): (Vec<_>, Vec<_>) = self
             .device
@@ -144,10 +148,16 @@ impl Node {
                 _ => true,
             });
         }
+        if limits.is_err() {
+            operations.retain(|operation| match operation {
+                PeerOp::Add(spec) => !self.state.is_limited(&spec.public_key),
+                _ => true,
+            });
+        }
         let writes = self.state.begin_generation(added(&operations));
         self.commit(writes).await?;
         self.program(&operations).await?;
-        Ok(operations.len())
+        Ok(operations.len().saturating_add(limits.unwrap_or_default()))
     }
 
     /// A new interface, or a new boot, is a new epoch: its counters began at zero.

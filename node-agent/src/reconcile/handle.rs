@@ -97,6 +97,12 @@ pub struct NodeStatus {
     pub applied_revision: Revision,
     pub state_hash: StateHash,
     pub peers: usize,
+    /// Peers with a rate or an allowance.
+    #[serde(default)]
+    pub limited: usize,
+    /// Why limits cannot be programmed; clients that need them are refused.
+    #[serde(default)]
+    pub limits_error: Option<String>,
     pub pool_used: u32,
     pub capacity: u32,
     pub backend: String,

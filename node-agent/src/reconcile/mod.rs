@@ -10,6 +10,7 @@
 
 mod converge;
 mod handle;
+mod limits;
 mod node;
 pub mod plan;
 mod state;

@@ -23,6 +23,7 @@ use crate::counters::Sequence;
 use crate::host::Occupancy;
 use crate::ipam::{Pool, PoolError};
 use crate::ledger::{self, Interface, Ledger, LedgerError, Write};
+use crate::limits::{Consumed, Limiter, Table, TableError};
 use crate::wireguard::{Device, DeviceError, InterfaceSetup, PeerStatus};
 
 /// Why the node cannot go on. Peers stay in the interface all the same.
@@ -49,6 +50,7 @@ pub struct NodeConfig {
     /// Changes with every boot of the host.
     pub boot_id: Uuid,
     pub reconcile_every: Duration,
+    pub limits: Arc<dyn Table>,
 }
 
 pub(super) struct HeldSnapshot {
@@ -59,7 +61,12 @@ pub(super) struct HeldSnapshot {
     missed: bool,
 }
 
-type Dump = (Sequence, Result<Vec<PeerStatus>, DeviceError>);
+/// What is read at once for one report; quotas only while somebody has one.
+pub(super) struct Dump {
+    began: Sequence,
+    peers: Result<Vec<PeerStatus>, DeviceError>,
+    quotas: Option<Result<Vec<Consumed>, TableError>>,
+}
 
 /// Owner of peers, addresses, counters, ledger and device.
 pub struct Node {
@@ -68,6 +75,9 @@ pub struct Node {
     pub(super) setup: InterfaceSetup,
     pub(super) boot_id: Uuid,
     pub(super) state: State,
+    pub(super) limiter: Limiter,
+    /// Why limits could not be programmed at the last attempt.
+    pub(super) limits_error: Option<String>,
     pub(super) interface: Option<Interface>,
     /// The plane has said at least once what shall be here. Until then peers that the ledger does
     /// not know stay in the interface: an empty ledger is no order to cut everyone off.
@@ -107,6 +117,8 @@ impl Node {
             setup: config.setup,
             boot_id: config.boot_id,
             state,
+            limiter: Limiter::new(config.limits),
+            limits_error: None,
             interface,
             settled,
             operations: Operations::default(),
@@ -142,7 +154,7 @@ impl Node {
             let expiry = self.until_expiry();
             tokio::select! {
                 command = commands.recv() => match command {
-                    None | Some(Command::Stop) => return Ok(()),
+                    None | Some(Command::Stop) => return self.save_last_consumed().await,
                     Some(command) => self.handle(command).await?,
                 },
                 dump = finished(&mut self.dump) => {
@@ -161,6 +173,7 @@ impl Node {
                 self.outbox = Some(outbox);
                 self.held = None;
                 self.state.book.report_all_again();
+                self.state.limits.report_all_again();
                 answer(reply, self.standing());
             }
             Command::Desired { desired, received } => match desired {
@@ -266,10 +279,13 @@ impl Node {
         if self.state.removes_any(&changes, now) {
             self.try_read_counters().await?;
         }
+        let quotas = self.state.quotas_at_stake(&changes, now);
+        self.try_read_quotas(&quotas).await;
         let mut staged = self.state.stage(changes, to, now, &mut rand::rng());
         let results = std::mem::take(&mut staged.results);
         let carried = self.carry_out(staged).await?;
         let results = carried.judge(results);
+        self.tell_last_consumed();
         let timings = Timings {
             total_us: micros(received.elapsed()),
             ledger_us: micros(carried.ledger),
@@ -298,7 +314,9 @@ impl Node {
 
     async fn expire(&mut self) -> Result<(), NodeError> {
         self.try_read_counters().await?;
-        let staged = self.state.expire(Utc::now());
+        let now = Utc::now();
+        self.try_read_quotas(&self.state.expiring_quotas(now)).await;
+        let staged = self.state.expire(now);
         info!(event = "peers_expired", count = staged.operations.len());
         self.carry_out(staged).await?;
         Ok(())
@@ -315,21 +333,37 @@ impl Node {
         let room = self.outbox.as_ref().is_some_and(|it| it.capacity() > 0);
         if self.dump.is_none() && room {
             let (device, began) = (Arc::clone(&self.device), self.state.begin_dump());
-            self.dump = Some(tokio::spawn(async move { (began, device.peers().await) }));
+            let counted = self.state.limits.counts_any();
+            let limits = counted.then(|| self.limiter.table());
+            self.dump = Some(tokio::spawn(async move {
+                Dump {
+                    began,
+                    peers: device.peers().await,
+                    quotas: match limits {
+                        Some(table) => Some(table.quotas().await),
+                        None => None,
+                    },
+                }
+            }));
         }
     }
 
-    async fn report(&mut self, (began, dump): Dump) -> Result<(), NodeError> {
-        match dump {
-            Ok(peers) => self.observe(&peers, began).await?,
+    async fn report(&mut self, dump: Dump) -> Result<(), NodeError> {
+        match dump.peers {
+            Ok(peers) => self.observe(&peers, dump.began).await?,
             Err(error) => {
                 warn!(event = "counters_not_read", %error);
                 self.repair().await?;
             }
         }
-        let taken_at = u64::try_from(Utc::now().timestamp()).unwrap_or_default();
+        if let Some(quotas) = dump.quotas {
+            self.observe_quotas(quotas).await?;
+        }
+        let taken_at = unix_now();
+        let mut counters = self.state.book.frames(taken_at);
+        self.state.limits.report(taken_at, &mut counters);
         let report = Report {
-            counters: self.state.book.frames(taken_at),
+            counters,
             occupancy: self.occupancy(),
         };
         self.send(Outgoing::Report(report));
@@ -337,7 +371,7 @@ impl Node {
     }
 
     /// A session that does not take its answers has lost them: it ends and resumes.
-    fn send(&mut self, outgoing: Outgoing) {
+    pub(super) fn send(&mut self, outgoing: Outgoing) {
         if let Some(outbox) = &self.outbox
             && outbox.try_send(outgoing).is_err()
         {
@@ -357,7 +391,7 @@ impl Node {
         }
     }
 
-    fn occupancy(&self) -> Occupancy {
+    pub(super) fn occupancy(&self) -> Occupancy {
         Occupancy {
             peers: u32::try_from(self.state.len()).unwrap_or(u32::MAX),
             pool_used: self.state.pool.used(),
@@ -376,6 +410,8 @@ impl Node {
             applied_revision: self.state.applied,
             state_hash: self.state.hash(),
             peers: self.state.len(),
+            limited: self.state.limits.limited().count(),
+            limits_error: self.limits_error.clone(),
             pool_used: self.state.pool.used(),
             capacity: self.state.pool.capacity(),
             backend: self.device.backend().to_owned(),
@@ -407,6 +443,10 @@ async fn sleep(duration: Option<Duration>) {
         Some(duration) => tokio::time::sleep(duration).await,
         None => future::pending().await,
     }
+}
+
+pub(super) fn unix_now() -> u64 {
+    u64::try_from(Utc::now().timestamp()).unwrap_or_default()
 }
 
 fn micros(duration: Duration) -> u64 {

@@ -7,6 +7,8 @@
 //! the state, one public key belongs to one peer, and a peer's generation grows whenever it is added
 //! to the interface again.
 
+mod limits;
+
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -40,6 +42,7 @@ pub(super) struct Staged {
 pub(super) struct State {
     pub(super) pool: Pool,
     pub(super) book: Book,
+    pub(super) limits: crate::limits::Book,
     pub(super) applied: Revision,
     pub(super) draining: bool,
     peers: HashMap<PeerId, PeerRecord>,
@@ -62,6 +65,7 @@ impl State {
         let mut state = Self {
             pool,
             book: Book::default(),
+            limits: crate::limits::Book::default(),
             applied: stored.applied,
             draining: stored.draining,
             peers: HashMap::new(),
@@ -78,6 +82,10 @@ impl State {
             state
                 .book
                 .resume(record.public_key, peer, record.generation);
+            let used = stored.consumed.get(&peer).copied();
+            state
+                .limits
+                .resume(peer, record.addresses, used.unwrap_or_default());
             state.index(peer, record);
         }
         for (address, until) in stored.quarantine {
@@ -89,6 +97,7 @@ impl State {
             if last.removed_at + KEEP_FINALS <= now {
                 forgotten.push(Write::NoFinal(peer));
             } else {
+                state.limits.left(peer, last.consumed);
                 state.finals_by_age.insert((last.removed_at, peer));
                 state.finals.insert(peer, last);
             }
@@ -354,6 +363,7 @@ impl State {
         staged.operations.push(PeerOp::Add(spec(&record)));
         self.insert(id, record.clone());
         staged.writes.push(Write::Peer(id, record));
+        staged.writes.extend(self.limits.used_before(id));
         Outcome::Active { addresses }
     }
 
@@ -387,6 +397,7 @@ impl State {
         let last = Final {
             generation: record.generation,
             counters,
+            consumed: self.limits.remove(peer),
             removed_at: now,
         };
         self.keep_final(peer, last, staged);
@@ -415,6 +426,7 @@ impl State {
     fn index(&mut self, peer: PeerId, record: PeerRecord) {
         self.by_key.insert(record.public_key, peer);
         self.hash.add(peer, &record.public_key);
+        self.limits.set(peer, record.addresses, record.limits);
         if let Some(at) = record.not_after {
             self.expiries.insert((at, peer));
         }
@@ -440,6 +452,7 @@ fn record(peer: Peer, addresses: Addresses, generation: Generation) -> PeerRecor
         addresses,
         not_after: peer.not_after,
         generation,
+        limits: peer.limits,
     }
 }
 

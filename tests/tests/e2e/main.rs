@@ -1,4 +1,11 @@
 //! Both daemons as processes in network namespaces, with a stock WireGuard client.
+#![expect(
+    clippy::indexing_slicing,
+    clippy::expect_used,
+    reason = "helpers of tests fail by panicking"
+)]
+
+mod limits;
 
 use std::time::Duration;
 

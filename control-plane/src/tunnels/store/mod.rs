@@ -23,8 +23,8 @@ use shared::wireguard::PublicKey;
 
 pub(super) use entitlement::{Entitlement, LiveConnection, entitlement};
 pub(super) use lifecycle::{
-    Due, Ended, Insertion, NewConnection, NewLease, abandon, ask_again, end, end_due, end_of, end_on,
-    end_peer, end_used_up, insert, occupancy,
+    Due, Ended, Insertion, NewConnection, NewLease, abandon, ask_again, end, end_due, end_of,
+    end_on, end_peer, end_used_up, insert, occupancy,
 };
 pub(super) use node_log::{
     Acked, acknowledge, changes, fingerprint, revision, snapshot, unacknowledged,

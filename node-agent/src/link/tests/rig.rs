@@ -29,6 +29,7 @@ use uuid::Uuid;
 use crate::host::LoadSampler;
 use crate::ipam::Pool;
 use crate::ledger::{self, Identity, Ledger};
+use crate::limits::fake::FakeTable;
 use crate::link::{Backoff, Link, LinkConfig, LinkStatus, PlaneUrl, tls};
 use crate::reconcile::{Node, NodeConfig, NodeError, NodeHandle};
 use crate::wireguard::InterfaceSetup;
@@ -229,6 +230,7 @@ impl Agent {
             pool,
             boot_id: config.boot_id,
             reconcile_every: Duration::from_secs(3600),
+            limits: Arc::new(FakeTable::new()),
         };
         let node = Node::start(ledger, stored, Arc::new(device.clone()), node).await;
         let (handle, commands) = NodeHandle::new();

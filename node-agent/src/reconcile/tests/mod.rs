@@ -1,3 +1,4 @@
+mod limits;
 mod node;
 mod repair;
 mod rig;

@@ -19,6 +19,7 @@ use uuid::Uuid;
 
 use crate::ipam::Pool;
 use crate::ledger::{self, Ledger};
+use crate::limits::fake::FakeTable;
 use crate::reconcile::{
     Desired, Node, NodeConfig, NodeError, NodeHandle, NodeStatus, Outgoing, Standing,
 };
@@ -53,6 +54,7 @@ pub(super) fn config(directory: &Path, boot_id: Uuid, subnet: &str) -> NodeConfi
         boot_id,
         // Tests ask for a comparison when they want one.
         reconcile_every: Duration::from_secs(3600),
+        limits: Arc::new(FakeTable::new()),
     }
 }
 
@@ -133,6 +135,14 @@ impl Rig {
             assert!(begin.elapsed() < DEADLINE, "not {what}: {status:?}");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+    }
+}
+
+pub(super) async fn until(what: &str, is: impl Fn() -> bool) {
+    let begin = Instant::now();
+    while !is() {
+        assert!(begin.elapsed() < DEADLINE, "not {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 

@@ -29,7 +29,10 @@ fn write(ledger: &mut ledger::State, writes: &[Write]) {
                 ledger.quarantine.remove(&record.addresses.v4);
                 ledger.peers.insert(peer, record);
             }
-            Write::NoPeer(peer) => drop(ledger.peers.remove(&peer)),
+            Write::NoPeer(peer) => {
+                ledger.peers.remove(&peer);
+                ledger.consumed.remove(&peer);
+            }
             Write::Quarantine(address, until) => {
                 ledger.quarantine.insert(address, until);
             }
@@ -40,6 +43,7 @@ fn write(ledger: &mut ledger::State, writes: &[Write]) {
                 ledger.finals.insert(peer, last);
             }
             Write::NoFinal(peer) => drop(ledger.finals.remove(&peer)),
+            Write::Consumed(consumed) => ledger.consumed.extend(consumed),
             Write::Applied(revision) => ledger.applied = revision,
             other => panic!("not the state's: {other:?}"),
         }
