@@ -142,7 +142,7 @@ pub struct WireguardConfig {
 /// Clients' addresses and what they may reach.
 #[derive(Debug, Clone, Args)]
 pub struct NetworkConfig {
-    /// Where clients' IPv4 addresses come from, a network of /8 to /29
+    /// Where clients' IPv4 addresses come from, a network of /8 to /30
     #[arg(long, env = "VPN_SUBNET", value_name = "VPN_SUBNET", default_value = "10.8.0.0/16", value_parser = subnet::<Ipv4Net>)]
     pub vpn_subnet: Ipv4Net,
     /// Where clients' IPv6 addresses come from, or `none` [default: unique local addresses]
@@ -358,6 +358,29 @@ mod tests {
     ) {
         let url = parse(flags).expect("parses").plane.url();
         assert_eq!(url.is_ok(), fine, "{url:?}");
+    }
+
+    #[rstest]
+    #[case("10.8.0.0/31", "/30 or shorter")]
+    #[case("10.8.0.0/32", "/30 or shorter")]
+    #[case("10.0.0.0/7", "/8 or longer")]
+    fn a_range_that_is_no_pool_says_what_is(#[case] subnet: &str, #[case] advice: &str) {
+        let config = parse(&["--vpn-subnet", subnet]).expect("a network");
+        let error = config.pool().expect_err("refused").to_string();
+        assert!(
+            error.contains("VPN_SUBNET") && error.contains(advice),
+            "{error}"
+        );
+    }
+
+    #[rstest]
+    #[case("10.8.0.0/30", 1, "fd70:7276:706e::/126")]
+    #[case("10.8.0.0/29", 5, "fd70:7276:706e::/125")]
+    #[case("10.0.0.0/8", 16_777_213, "fd70:7276:706e::/104")]
+    fn every_range_has_a_twin(#[case] subnet: &str, #[case] capacity: u32, #[case] twin: &str) {
+        let config = parse(&["--vpn-subnet", subnet]).expect("valid");
+        assert_eq!(config.pool().expect("a pool").capacity(), capacity);
+        assert_eq!(config.network.subnet_v6(), twin.parse().ok());
     }
 
     #[test]
