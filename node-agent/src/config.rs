@@ -137,6 +137,13 @@ pub struct WireguardConfig {
         value_name = "PUBLIC_ENDPOINT"
     )]
     pub endpoint: Option<Endpoint>,
+    /// Make the interface forget where a client is that was idle for 180 s (true or false)
+    #[arg(
+        long, env = "SCRUB_ENDPOINTS", value_name = "SCRUB_ENDPOINTS",
+        default_value_t = false, default_missing_value = "true", num_args = 0..=1,
+        action = clap::ArgAction::Set
+    )]
+    pub scrub_endpoints: bool,
 }
 
 /// Clients' addresses and what they may reach.
@@ -166,7 +173,7 @@ pub struct NetworkConfig {
     #[arg(long, env = "UPLINK", value_name = "UPLINK")]
     pub uplink: Option<InterfaceName>,
     /// The uplink's capacity in bits a second [default: the interface's speed]
-    #[arg(long, env = "UPLINK_CAPACITY", value_name = "UPLINK_CAPACITY")]
+    #[arg(long, env = "UPLINK_CAPACITY", value_name = "UPLINK_CAPACITY", value_parser = value_parser!(u64).range(1..))]
     pub uplink_capacity: Option<u64>,
 }
 
@@ -341,6 +348,9 @@ mod tests {
     #[case(&["--plane", "vpn.example.com"], "PLANE_URL")]
     #[case(&["--plane-insecure", "perhaps"], "PLANE_INSECURE")]
     #[case(&["--quarantine-seconds=-1"], "QUARANTINE_SECONDS")]
+    #[case(&["--scrub-endpoints", "perhaps"], "SCRUB_ENDPOINTS")]
+    #[case(&["--uplink-capacity", "0"], "UPLINK_CAPACITY")]
+    #[case(&["--uplink-capacity", "fast"], "UPLINK_CAPACITY")]
     fn a_wrong_value_is_named_with_its_variable(#[case] flags: &[&str], #[case] variable: &str) {
         let error = parse(flags).expect_err("refused");
         assert!(error.contains(variable), "{error}");
@@ -381,6 +391,13 @@ mod tests {
         let config = parse(&["--vpn-subnet", subnet]).expect("valid");
         assert_eq!(config.pool().expect("a pool").capacity(), capacity);
         assert_eq!(config.network.subnet_v6(), twin.parse().ok());
+    }
+
+    #[test]
+    fn endpoints_are_scrubbed_when_told_so() {
+        assert!(!parse(&[]).expect("defaults").wireguard.scrub_endpoints);
+        let config = parse(&["--scrub-endpoints"]).expect("valid");
+        assert!(config.wireguard.scrub_endpoints);
     }
 
     #[test]

@@ -10,5 +10,6 @@ pub mod ipam;
 pub mod ledger;
 pub mod link;
 pub mod preflight;
+pub mod probe;
 pub mod reconcile;
 pub mod wireguard;

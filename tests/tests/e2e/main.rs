@@ -1,5 +1,8 @@
 //! Both daemons as processes in network namespaces, with a stock WireGuard client.
 
+mod rotation;
+mod round_trips;
+
 use std::time::Duration;
 
 use serde_json::json;

@@ -1,4 +1,6 @@
 mod node;
 mod repair;
 mod rig;
+mod rotation;
+mod scrub;
 mod state;
