@@ -137,12 +137,19 @@ pub struct WireguardConfig {
         value_name = "PUBLIC_ENDPOINT"
     )]
     pub endpoint: Option<Endpoint>,
+    /// Make the interface forget where a client is that was idle for 180 s (true or false)
+    #[arg(
+        long, env = "SCRUB_ENDPOINTS", value_name = "SCRUB_ENDPOINTS",
+        default_value_t = false, default_missing_value = "true", num_args = 0..=1,
+        action = clap::ArgAction::Set
+    )]
+    pub scrub_endpoints: bool,
 }
 
 /// Clients' addresses and what they may reach.
 #[derive(Debug, Clone, Args)]
 pub struct NetworkConfig {
-    /// Where clients' IPv4 addresses come from, a network of /8 to /29
+    /// Where clients' IPv4 addresses come from, a network of /8 to /30
     #[arg(long, env = "VPN_SUBNET", value_name = "VPN_SUBNET", default_value = "10.8.0.0/16", value_parser = subnet::<Ipv4Net>)]
     pub vpn_subnet: Ipv4Net,
     /// Where clients' IPv6 addresses come from, or `none` [default: unique local addresses]
@@ -166,7 +173,7 @@ pub struct NetworkConfig {
     #[arg(long, env = "UPLINK", value_name = "UPLINK")]
     pub uplink: Option<InterfaceName>,
     /// The uplink's capacity in bits a second [default: the interface's speed]
-    #[arg(long, env = "UPLINK_CAPACITY", value_name = "UPLINK_CAPACITY")]
+    #[arg(long, env = "UPLINK_CAPACITY", value_name = "UPLINK_CAPACITY", value_parser = value_parser!(u64).range(1..))]
     pub uplink_capacity: Option<u64>,
 }
 
@@ -341,6 +348,9 @@ mod tests {
     #[case(&["--plane", "vpn.example.com"], "PLANE_URL")]
     #[case(&["--plane-insecure", "perhaps"], "PLANE_INSECURE")]
     #[case(&["--quarantine-seconds=-1"], "QUARANTINE_SECONDS")]
+    #[case(&["--scrub-endpoints", "perhaps"], "SCRUB_ENDPOINTS")]
+    #[case(&["--uplink-capacity", "0"], "UPLINK_CAPACITY")]
+    #[case(&["--uplink-capacity", "fast"], "UPLINK_CAPACITY")]
     fn a_wrong_value_is_named_with_its_variable(#[case] flags: &[&str], #[case] variable: &str) {
         let error = parse(flags).expect_err("refused");
         assert!(error.contains(variable), "{error}");
@@ -358,6 +368,36 @@ mod tests {
     ) {
         let url = parse(flags).expect("parses").plane.url();
         assert_eq!(url.is_ok(), fine, "{url:?}");
+    }
+
+    #[rstest]
+    #[case("10.8.0.0/31", "/30 or shorter")]
+    #[case("10.8.0.0/32", "/30 or shorter")]
+    #[case("10.0.0.0/7", "/8 or longer")]
+    fn a_range_that_is_no_pool_says_what_is(#[case] subnet: &str, #[case] advice: &str) {
+        let config = parse(&["--vpn-subnet", subnet]).expect("a network");
+        let error = config.pool().expect_err("refused").to_string();
+        assert!(
+            error.contains("VPN_SUBNET") && error.contains(advice),
+            "{error}"
+        );
+    }
+
+    #[rstest]
+    #[case("10.8.0.0/30", 1, "fd70:7276:706e::/126")]
+    #[case("10.8.0.0/29", 5, "fd70:7276:706e::/125")]
+    #[case("10.0.0.0/8", 16_777_213, "fd70:7276:706e::/104")]
+    fn every_range_has_a_twin(#[case] subnet: &str, #[case] capacity: u32, #[case] twin: &str) {
+        let config = parse(&["--vpn-subnet", subnet]).expect("valid");
+        assert_eq!(config.pool().expect("a pool").capacity(), capacity);
+        assert_eq!(config.network.subnet_v6(), twin.parse().ok());
+    }
+
+    #[test]
+    fn endpoints_are_scrubbed_when_told_so() {
+        assert!(!parse(&[]).expect("defaults").wireguard.scrub_endpoints);
+        let config = parse(&["--scrub-endpoints"]).expect("valid");
+        assert!(config.wireguard.scrub_endpoints);
     }
 
     #[test]

@@ -201,15 +201,15 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::link::LinkState;
-    use crate::reconcile::{Command, Operations};
+    use crate::reconcile::{Command, DrainedBy, Operations};
     use chrono::Utc;
     use shared::ids::{Revision, ServerId};
     use uuid::Uuid;
 
-    fn session() -> LinkStatus {
+    pub(crate) fn session() -> LinkStatus {
         LinkStatus {
             server_id: ServerId::generate(),
             state: LinkState::Waiting,
@@ -219,7 +219,7 @@ mod tests {
         }
     }
 
-    fn node() -> NodeStatus {
+    pub(crate) fn node() -> NodeStatus {
         NodeStatus {
             applied_revision: Revision(3),
             state_hash: shared::protocol::StateHash::default(),
@@ -234,7 +234,9 @@ mod tests {
             operations: Operations::default(),
             drift: 0,
             held: None,
-            draining: false,
+            draining: true,
+            drained_by: vec![DrainedBy::Plane],
+            next_key: None,
             uptime_seconds: 1,
         }
     }

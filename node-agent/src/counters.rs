@@ -6,21 +6,25 @@
 //! reported in every session, and a dump is never booked on a peer that was added after the dump
 //! began.
 
-use std::collections::{BTreeMap, HashMap};
+mod ended;
+
+use std::collections::HashMap;
 
 use shared::ids::{Generation, PeerId};
 use shared::protocol::PeerCounters;
 use shared::protocol::counters::{CountersFrame, MAX_ENTRIES};
 use shared::wireguard::PublicKey;
 
+use self::ended::Ended;
 use crate::wireguard::PeerStatus;
 
 /// Orders changes of the interface against dumps of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Sequence(pub u64);
 
-/// Ended generations that are kept at most; beyond it the oldest peer's are dropped.
-const MAX_ENDED: usize = 10_000;
+/// Ended generations of one peer beyond which no further one is ended on purpose: the plane stores
+/// them one after the other, and takes in only so many at once.
+const MAX_ENDED_A_PEER: usize = 32;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Totals {
@@ -61,9 +65,7 @@ impl Entry {
 #[derive(Debug, Default)]
 pub struct Book {
     entries: HashMap<PublicKey, Entry>,
-    /// Generations that ended while their peer lived on, and whether this session's plane was told.
-    /// Nothing acknowledges a report, so they stay.
-    ended: BTreeMap<(PeerId, Generation), (PeerCounters, bool)>,
+    ended: Ended,
     /// When the newest dump that was booked began.
     newest: Sequence,
 }
@@ -102,11 +104,34 @@ impl Book {
 
     /// A generation ended while its peer lives on: it is reported next to the new one.
     pub fn end(&mut self, peer: PeerId, counters: PeerCounters) {
-        self.ended
-            .insert((peer, counters.generation), (counters, false));
-        if self.ended.len() > MAX_ENDED {
-            self.ended.pop_first();
-        }
+        self.ended.insert(peer, counters);
+    }
+
+    /// What this key's peer has counted so far in its generation; none while it has counted nothing.
+    #[must_use]
+    pub fn counted(&self, key: &PublicKey) -> Option<(PeerId, PeerCounters)> {
+        let entry = self.entries.get(key)?;
+        let seen = entry.seen.filter(|seen| *seen != Totals::default())?;
+        Some((entry.peer, seen.counters(entry.generation)))
+    }
+
+    /// Whether ended generations wait to be reported. What a newer generation of the same peer says
+    /// must not overtake them: the plane ignores an older one after a newer.
+    #[must_use]
+    pub fn owes_ended(&self) -> bool {
+        self.ended.untold() > 0
+    }
+
+    /// Whether a generation of this peer can end on purpose without another's being lost.
+    #[must_use]
+    pub fn can_end(&self, peer: PeerId) -> bool {
+        self.ended.has_room() && self.ended.of(peer) < MAX_ENDED_A_PEER
+    }
+
+    /// Forgets the ended generations that this session reported up to `before` (Unix seconds), and
+    /// names them.
+    pub fn settle(&mut self, before: u64) -> Vec<(PeerId, Generation)> {
+        self.ended.settle(before)
     }
 
     /// The peer left the interface for good: its last counters, if they were ever read.
@@ -152,12 +177,7 @@ impl Book {
     /// What moved since the frames before, in as many frames as it takes. A frame without entries is
     /// never made.
     pub fn frames(&mut self, taken_at: u64) -> Vec<CountersFrame> {
-        let mut ended: Vec<_> = Vec::new();
-        for ((peer, _), (counters, told)) in &mut self.ended {
-            if !std::mem::replace(told, true) {
-                ended.push((*peer, *counters));
-            }
-        }
+        let ended = self.ended.tell(taken_at);
         let mut moved: Vec<_> = self
             .entries
             .values_mut()
@@ -176,9 +196,7 @@ impl Book {
         for entry in self.entries.values_mut() {
             entry.reported = Totals::default();
         }
-        for (_, told) in self.ended.values_mut() {
-            *told = false;
-        }
+        self.ended.tell_again();
     }
 }
 
@@ -211,6 +229,7 @@ fn split(
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::collections::BTreeMap;
 
     fn key(n: u16) -> PublicKey {
         let mut bytes = [7; 32];

@@ -23,7 +23,7 @@ const FIRST_CLIENT: u32 = 2;
 /// Why two subnets cannot be a pool.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SubnetError {
-    #[error("{0} is too small: a pool needs a prefix of /29 or shorter")]
+    #[error("{0} is too small: a pool needs a prefix of /30 or shorter")]
     TooSmall(Ipv4Net),
     #[error("{0} is too large: a pool takes a prefix of /8 or longer")]
     TooLarge(Ipv4Net),
@@ -66,7 +66,7 @@ impl Pool {
         quarantine: TimeDelta,
     ) -> Result<Self, SubnetError> {
         let (v4, v6) = (v4.trunc(), v6.map(|net| net.trunc()));
-        if v4.prefix_len() > 29 {
+        if v4.prefix_len() > 30 {
             return Err(SubnetError::TooSmall(v4));
         }
         if v4.prefix_len() < 8 {
@@ -361,12 +361,64 @@ mod tests {
             )
             .expect_err("refused")
         };
-        assert!(matches!(new("10.0.0.0/30", None), SubnetError::TooSmall(_)));
+        assert!(matches!(new("10.0.0.0/31", None), SubnetError::TooSmall(_)));
+        assert!(matches!(new("10.0.0.0/32", None), SubnetError::TooSmall(_)));
+        assert!(matches!(new("10.0.0.0/7", None), SubnetError::TooLarge(_)));
         assert!(matches!(new("0.0.0.0/0", None), SubnetError::TooLarge(_)));
         assert!(matches!(
             new("10.8.0.0/16", Some("fd00::/120")),
             SubnetError::NoMirror { wanted: 112, .. }
         ));
+    }
+
+    #[rstest]
+    #[case("10.8.0.0/30", "fd00::/126", 1, "10.8.0.2", "fd00::2")]
+    #[case("10.8.0.4/30", "fd00::4/126", 1, "10.8.0.6", "fd00::6")]
+    #[case("10.8.0.252/30", "fd00::/64", 1, "10.8.0.254", "fd00::2")]
+    #[case("10.8.0.0/29", "fd00::/125", 5, "10.8.0.6", "fd00::6")]
+    #[case("10.8.0.0/28", "fd00::/124", 13, "10.8.0.14", "fd00::e")]
+    #[case("10.8.0.0/24", "fd00::/120", 253, "10.8.0.254", "fd00::fe")]
+    #[case("10.8.0.0/16", "fd00::/112", 65_533, "10.8.255.254", "fd00::fffe")]
+    #[case(
+        "10.0.0.0/8",
+        "fd00::/104",
+        16_777_213,
+        "10.255.255.254",
+        "fd00::ff:fffe"
+    )]
+    fn the_last_address_of_a_range_is_a_clients(
+        #[case] v4: &str,
+        #[case] v6: &str,
+        #[case] capacity: u32,
+        #[case] last: &str,
+        #[case] last_v6: &str,
+    ) {
+        let mut pool = pool(v4, Some(v6));
+        assert_eq!(pool.capacity(), capacity);
+        let last = Addresses {
+            v4: last.parse().expect("v4"),
+            v6: last_v6.parse().ok(),
+        };
+        assert_eq!(pool.reserve(last), Ok(last));
+        let beyond = Ipv4Addr::from(u32::from(last.v4) + 1);
+        let beyond = Addresses {
+            v4: beyond,
+            v6: None,
+        };
+        assert_eq!(pool.reserve(beyond), Err(PoolError::Outside(beyond.v4)));
+    }
+
+    #[test]
+    fn the_smallest_pool_has_one_client_at_a_time() {
+        let mut pool = pool("10.8.0.0/30", Some("fd00::/126"));
+        let mut rng = StdRng::seed_from_u64(1);
+        let only = pool.allocate(at(0), &mut rng).expect("free");
+        assert_eq!(only.v4.octets()[3], 2);
+        let exhausted = Err(PoolError::Exhausted { capacity: 1 });
+        assert_eq!(pool.allocate(at(0), &mut rng), exhausted);
+        pool.release(only, at(10)).expect("held");
+        assert_eq!(pool.allocate(at(129), &mut rng), exhausted);
+        assert_eq!(pool.allocate(at(130), &mut rng), Ok(only));
     }
 
     #[test]

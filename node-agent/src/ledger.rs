@@ -7,14 +7,17 @@
 //! counters of removed peers are part of the state: a restart forgets neither.
 //!
 //! The interface's private key lies in a file of its own beside the database, so that it outlives a
-//! damaged database and clients keep their configuration.
+//! damaged database and clients keep their configuration; the next one, where a rotation is planned,
+//! in another (`keys`).
 
-use std::collections::HashMap;
+mod keys;
+
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::fs::{self, DirBuilder, OpenOptions, Permissions};
-use std::io::{self, Write as _};
+use std::fs::{self, DirBuilder, Permissions};
+use std::io;
 use std::net::Ipv4Addr;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
@@ -25,13 +28,14 @@ use redb::{
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use shared::ids::{ConnectionId, Generation, PeerId, Revision, ServerId};
-use shared::protocol::{Addresses, Limits, NodeToken, PeerCounters};
-use shared::wireguard::{PresharedKey, PrivateKey, PublicKey};
+use shared::protocol::{Addresses, Limits, NodeToken, PeerCounters, Settings};
+use shared::wireguard::{PresharedKey, PublicKey};
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
+pub use self::keys::private_key;
+
 const FILE: &str = "ledger.redb";
-const KEY_FILE: &str = "private.key";
 const CACHE_BYTES: usize = 4 * 1024 * 1024;
 
 const PEERS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("peers");
@@ -39,6 +43,7 @@ const QUARANTINE: TableDefinition<'_, u32, i64> = TableDefinition::new("quaranti
 /// What a peer has used of its allowance: by itself, since it is written often.
 const CONSUMED: TableDefinition<'_, u64, u64> = TableDefinition::new("consumed");
 const FINALS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("finals");
+const ENDED: TableDefinition<'_, (u64, u32), &[u8]> = TableDefinition::new("ended");
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 
 /// Who this node is to the plane.
@@ -91,17 +96,35 @@ pub struct Interface {
     pub epoch: Uuid,
 }
 
+/// The key that the interface will have next; its private half lies in a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedKey {
+    /// The time that the plane named: which plan this is.
+    pub asked: DateTime<Utc>,
+    /// When the key takes over.
+    pub at: DateTime<Utc>,
+    pub public_key: PublicKey,
+}
+
 /// Everything that the ledger holds.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct State {
     pub identity: Option<Identity>,
     pub applied: Revision,
     pub interface: Option<Interface>,
+    /// Asked on this host.
     pub draining: bool,
+    /// What the plane asked last.
+    pub settings: Settings,
+    pub planned_key: Option<PlannedKey>,
+    /// The plan that was carried out last, by the time that the plane named.
+    pub rotated: Option<DateTime<Utc>>,
     pub peers: HashMap<PeerId, PeerRecord>,
     pub quarantine: HashMap<Ipv4Addr, DateTime<Utc>>,
     pub consumed: HashMap<PeerId, u64>,
     pub finals: HashMap<PeerId, Final>,
+    /// What generations had counted when they ended, or when they were about to.
+    pub ended: BTreeMap<(PeerId, Generation), PeerCounters>,
 }
 
 /// One change of the ledger. Those of one transaction are carried out in order.
@@ -116,9 +139,15 @@ pub enum Write {
     NoQuarantine(Ipv4Addr),
     Final(PeerId, Final),
     NoFinal(PeerId),
+    Ended(PeerId, PeerCounters),
+    NoEnded(PeerId, Generation),
     Applied(Revision),
     Interface(Interface),
     Draining(bool),
+    Settings(Settings),
+    PlannedKey(PlannedKey),
+    NoPlannedKey,
+    Rotated(DateTime<Utc>),
     Identity(Identity),
 }
 
@@ -225,11 +254,22 @@ impl Ledger {
                 .finals
                 .insert(PeerId(peer.value()), serde_json::from_slice(last.value())?);
         }
+        for entry in open(&transaction, ENDED)?.iter()? {
+            let (key, counters) = entry?;
+            let (peer, generation) = key.value();
+            state.ended.insert(
+                (PeerId(peer), Generation(generation)),
+                serde_json::from_slice(counters.value())?,
+            );
+        }
         let meta = open(&transaction, META)?;
         state.identity = value(&meta, "identity")?;
         state.applied = value(&meta, "applied")?.unwrap_or_default();
         state.interface = value(&meta, "interface")?;
         state.draining = value(&meta, "draining")?.unwrap_or_default();
+        state.settings = value(&meta, "settings")?.unwrap_or_default();
+        state.planned_key = value(&meta, "planned_key")?;
+        state.rotated = value(&meta, "rotated")?;
         Ok(state)
     }
 
@@ -240,6 +280,7 @@ impl Ledger {
             let mut quarantine = transaction.open_table(QUARANTINE)?;
             let mut used = transaction.open_table(CONSUMED)?;
             let mut finals = transaction.open_table(FINALS)?;
+            let mut ended = transaction.open_table(ENDED)?;
             let mut meta = transaction.open_table(META)?;
             for write in writes {
                 match write {
@@ -266,6 +307,13 @@ impl Ledger {
                         finals.insert(peer.0, json(last)?.as_slice())?;
                     }
                     Write::NoFinal(peer) => drop(finals.remove(peer.0)?),
+                    Write::Ended(peer, counters) => {
+                        let key = (peer.0, counters.generation.0);
+                        ended.insert(key, json(counters)?.as_slice())?;
+                    }
+                    Write::NoEnded(peer, generation) => {
+                        ended.remove((peer.0, generation.0))?;
+                    }
                     Write::Applied(revision) => {
                         meta.insert("applied", json(revision)?.as_slice())?;
                     }
@@ -274,6 +322,16 @@ impl Ledger {
                     }
                     Write::Draining(draining) => {
                         meta.insert("draining", json(draining)?.as_slice())?;
+                    }
+                    Write::Settings(settings) => {
+                        meta.insert("settings", json(settings)?.as_slice())?;
+                    }
+                    Write::PlannedKey(planned) => {
+                        meta.insert("planned_key", json(planned)?.as_slice())?;
+                    }
+                    Write::NoPlannedKey => drop(meta.remove("planned_key")?),
+                    Write::Rotated(asked) => {
+                        meta.insert("rotated", json(asked)?.as_slice())?;
                     }
                     Write::Identity(identity) => {
                         meta.insert("identity", json(identity)?.as_slice())?;
@@ -286,49 +344,10 @@ impl Ledger {
     }
 }
 
-/// Every file that the agent keeps in its state directory.
+/// Every file that the agent keeps in its state directory, the database first.
 #[must_use]
-pub fn files(directory: &Path) -> [PathBuf; 2] {
-    [directory.join(FILE), directory.join(KEY_FILE)]
-}
-
-/// The interface's private key; made on the first call. It never leaves the node.
-pub fn private_key(directory: &Path) -> Result<PrivateKey, LedgerError> {
-    prepare_directory(directory)?;
-    let path = directory.join(KEY_FILE);
-    let file = |source| LedgerError::File {
-        path: path.clone(),
-        source,
-    };
-    match fs::read_to_string(&path).map(Zeroizing::new) {
-        Ok(text) => text
-            .trim_end()
-            .parse()
-            .map_err(|_| LedgerError::BadKey { path: path.clone() }),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let key = PrivateKey::generate();
-            write_key(directory, &path, &key).map_err(file)?;
-            Ok(key)
-        }
-        Err(error) => Err(file(error)),
-    }
-}
-
-/// A crash in the middle leaves no half a key under the key's name.
-fn write_key(directory: &Path, path: &Path, key: &PrivateKey) -> io::Result<()> {
-    let draft = path.with_extension("new");
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&draft)?;
-    file.write_all(key.expose_base64().as_bytes())?;
-    file.write_all(b"\n")?;
-    file.sync_all()?;
-    restrict(directory, &draft)?;
-    fs::rename(&draft, path)?;
-    fs::File::open(directory)?.sync_all()
+pub fn files(directory: &Path) -> [PathBuf; 3] {
+    [FILE, keys::KEY_FILE, keys::NEXT_KEY_FILE].map(|name| directory.join(name))
 }
 
 fn prepare_directory(directory: &Path) -> Result<(), LedgerError> {

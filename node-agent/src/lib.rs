@@ -11,5 +11,6 @@ pub mod ledger;
 pub mod limits;
 pub mod link;
 pub mod preflight;
+pub mod probe;
 pub mod reconcile;
 pub mod wireguard;

@@ -1,6 +1,7 @@
 //! What this host needs to be a VPN node, item by item, each with how to mend it.
 
 use std::fs::{self, OpenOptions};
+use std::io;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::path::Path;
 
@@ -11,8 +12,10 @@ use crate::config::Config;
 use crate::control::{Request, Response, ask};
 use crate::firewall::{Firewall, FirewallError};
 use crate::host::forwarding::Forwarding;
+use crate::host::{default_uplink, speed_of};
 use crate::ledger::{self, Ledger, LedgerError};
 use crate::link::{LinkState, causes, client};
+use crate::probe;
 use crate::wireguard::{Backend, kernel, userspace};
 
 /// The bit of CAP_NET_ADMIN in the kernel's capability sets.
@@ -73,6 +76,8 @@ pub async fn examine(config: &Config) -> Vec<Item> {
     items.extend(forwarding(config));
     items.push(firewall(config).await);
     items.push(port(config));
+    items.push(round_trips(probe::permitted()));
+    items.push(uplink(config));
     items.push(state_dir(&config.state_dir));
     items.extend(plane(config).await);
     items.extend(enrolment(config).await);
@@ -204,6 +209,39 @@ fn port(config: &Config) -> Item {
     }
 }
 
+fn round_trips(permitted: io::Result<()>) -> Item {
+    const NAME: &str = "round_trips";
+    match permitted {
+        Ok(()) => Item::ok(NAME, "echoes can be sent to clients"),
+        Err(error) => Item::warn(
+            NAME,
+            format!("no echo can be sent to clients: {error}"),
+            "sysctl -w net.ipv4.ping_group_range=\"0 2147483647\" (systemd/sysctl.d has it)",
+        ),
+    }
+}
+
+/// Load against the uplink's capacity needs to know the capacity.
+fn uplink(config: &Config) -> Item {
+    const NAME: &str = "uplink";
+    let named = config.network.uplink.as_ref().map(ToString::to_string);
+    let Some(uplink) = named.or_else(default_uplink) else {
+        return Item::warn(
+            NAME,
+            "there is no default route, so its rates are not measured",
+            "set UPLINK to the interface that leads to the internet",
+        );
+    };
+    match config.network.uplink_capacity.or_else(|| speed_of(&uplink)) {
+        Some(bits) => Item::ok(NAME, format!("{uplink}, {} Mbit/s", bits / 1_000_000)),
+        None => Item::warn(
+            NAME,
+            format!("{uplink} does not tell its speed, so its rates are no part of the load"),
+            "set UPLINK_CAPACITY in bits a second",
+        ),
+    }
+}
+
 fn state_dir(directory: &Path) -> Item {
     const NAME: &str = "state_dir";
     let shown = directory.display();
@@ -295,7 +333,7 @@ async fn enrolment(config: &Config) -> Vec<Item> {
         };
         return vec![item, token(session.token_expires_at, Utc::now())];
     }
-    let [file, _] = ledger::files(&config.state_dir);
+    let [file, ..] = ledger::files(&config.state_dir);
     if !file.exists() {
         return vec![Item::fail(NAME, "not enrolled", mend)];
     }
@@ -367,6 +405,35 @@ mod tests {
     #[case(TimeDelta::zero(), Level::Fail)]
     fn a_token_is_judged_by_its_end(#[case] left: TimeDelta, #[case] level: Level) {
         assert_eq!(token(now() + left, now()).level, level);
+    }
+
+    #[test]
+    fn what_round_trips_need_is_said() {
+        assert_eq!(round_trips(Ok(())).level, Level::Ok);
+        let refused = round_trips(Err(io::ErrorKind::PermissionDenied.into()));
+        assert_eq!(refused.level, Level::Warn);
+        assert!(refused.mend.expect("told").contains("ping_group_range"));
+    }
+
+    #[rstest]
+    #[case(&["--uplink", "lo"], Level::Warn, "UPLINK_CAPACITY")]
+    #[case(&["--uplink", "lo", "--uplink-capacity", "2500000000"], Level::Ok, "2500 Mbit/s")]
+    fn an_uplink_without_a_speed_wants_a_capacity(
+        #[case] flags: &[&str],
+        #[case] level: Level,
+        #[case] says: &str,
+    ) {
+        #[derive(Debug, clap::Parser)]
+        struct Cli {
+            #[command(flatten)]
+            config: Config,
+        }
+        let flags = std::iter::once(&"test").chain(flags);
+        let cli: Cli = clap::Parser::try_parse_from(flags).expect("valid");
+        let item = uplink(&cli.config);
+        assert_eq!(item.level, level);
+        let text = format!("{} {}", item.detail, item.mend.unwrap_or_default());
+        assert!(text.contains(says), "{text}");
     }
 
     #[test]

@@ -19,6 +19,7 @@ use node_agent::wireguard::{
     Backend, Device, DeviceError, InterfaceSetup, PeerOp, PeerSpec, PeerStatus, open,
 };
 use shared::wireguard::{PresharedKey, PrivateKey, PublicKey};
+use tempfile::TempDir;
 
 use netns::{in_private_netns, run};
 
@@ -234,6 +235,151 @@ fn counters_survive_fragments_and_a_second_setup_keeps_the_session() {
         assert!(after.rx_bytes > before.rx_bytes);
 
         run(&format!("ip netns del {space}"));
+        device.teardown().await.unwrap();
+    });
+}
+
+/// A stock client in a namespace of its own, whose packets reach the device on this side.
+struct Client {
+    space: String,
+    preshared_key: String,
+    _directory: TempDir,
+}
+
+impl Client {
+    fn new(role: &str, key: &PrivateKey, preshared_key: &PresharedKey) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str| {
+            let path = directory.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path.display().to_string()
+        };
+        let key = file("key", &key.expose_base64());
+        let client = Self {
+            space: format!("{role}{}", std::process::id()),
+            preshared_key: file("psk", &preshared_key.expose_base64()),
+            _directory: directory,
+        };
+        let space = &client.space;
+        run(&format!("ip netns add {space}"));
+        // Its packets to the server leave from the namespace in which it was made.
+        run("ip link add client type wireguard");
+        run(&format!("wg set client private-key {key}"));
+        run(&format!("ip link set client netns {space}"));
+        run(&format!("ip -n {space} addr add 10.8.0.2/16 dev client"));
+        run(&format!("ip -n {space} link set client up"));
+        client
+    }
+
+    /// Knows this server and no other, without a session.
+    fn point(&self, server: PublicKey) {
+        let (space, psk) = (&self.space, &self.preshared_key);
+        let set = format!("ip netns exec {space} wg set client peer");
+        for known in run(&format!("ip netns exec {space} wg show client peers")).lines() {
+            run(&format!("{set} {known} remove"));
+        }
+        run(&format!(
+            "{set} {server} preshared-key {psk} endpoint 127.0.0.1:51820 allowed-ips 10.8.0.0/16"
+        ));
+    }
+
+    fn ping(&self) {
+        let space = &self.space;
+        run(&format!(
+            "ip netns exec {space} ping -c 2 -i 0.2 -W 5 10.8.0.1"
+        ));
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        run(&format!("ip netns del {}", self.space));
+    }
+}
+
+#[test]
+fn another_private_key_leaves_peers_and_counters_and_the_next_handshake_works() {
+    in_private_netns(async || {
+        let device = device("wg0").await;
+        let before = setup();
+        device.ensure(&before).await.unwrap();
+        let key = PrivateKey::generate();
+        let mine = spec(key.public_key(), 2, 1);
+        let neighbours = (0..300).map(|number| spec(numbered_key(number), 5000 + number, 1));
+        let specs: Vec<_> = neighbours.chain([mine.clone()]).collect();
+        device.apply(&adding(&specs)).await.unwrap();
+        let client = Client::new("rotate", &key, mine.preshared_key.as_ref().unwrap());
+        client.point(before.private_key.public_key());
+        client.ping();
+
+        let status = device.ensure(&before).await.unwrap();
+        let counted = device.peers().await.unwrap();
+        let after = InterfaceSetup {
+            private_key: PrivateKey::generate(),
+            ..before
+        };
+        let changed = device.ensure(&after).await.unwrap();
+        assert_eq!(changed.index, status.index);
+        assert_eq!(changed.public_key, Some(after.private_key.public_key()));
+        // Keys, preshared keys, addresses, counters, handshakes.
+        assert_eq!(device.peers().await.unwrap(), counted);
+
+        client.point(after.private_key.public_key());
+        client.ping();
+        let find = |peers: &[PeerStatus]| {
+            let mut peers = peers.iter();
+            peers.find(|it| it.public_key == mine.public_key).cloned()
+        };
+        let (old, new) = (
+            find(&counted).unwrap(),
+            find(&device.peers().await.unwrap()).unwrap(),
+        );
+        assert!(new.rx_bytes > old.rx_bytes && new.tx_bytes > old.tx_bytes);
+        assert_eq!(new.preshared_key, old.preshared_key);
+        device.teardown().await.unwrap();
+    });
+}
+
+/// What clearing an endpoint asks of the kernel.
+#[test]
+fn a_peer_that_is_put_back_has_no_endpoint_and_is_greeted_at_the_first_try() {
+    in_private_netns(async || {
+        let device = device("wg0").await;
+        let setup = setup();
+        device.ensure(&setup).await.unwrap();
+        let key = PrivateKey::generate();
+        let mine = spec(key.public_key(), 2, 1);
+        device
+            .apply(&adding(std::slice::from_ref(&mine)))
+            .await
+            .unwrap();
+        let client = Client::new("scrub", &key, mine.preshared_key.as_ref().unwrap());
+        let server = setup.private_key.public_key();
+        client.point(server);
+        client.ping();
+        assert!(run("wg show wg0 endpoints").contains("127.0.0.1"));
+
+        let emptied = PeerSpec {
+            allowed_ips: Vec::new(),
+            ..mine.clone()
+        };
+        device.apply(&[PeerOp::Update(emptied)]).await.unwrap();
+        assert_eq!(device.peers().await.unwrap()[0].allowed_ips, []);
+        let replace = [PeerOp::Remove(mine.public_key), PeerOp::Add(mine.clone())];
+        device.apply(&replace).await.unwrap();
+        assert!(run("wg show wg0 endpoints").contains("(none)"));
+        let blank = device.peers().await.unwrap();
+        assert_eq!(blank.len(), 1);
+        assert_eq!((blank[0].rx_bytes, blank[0].last_handshake), (0, None));
+        assert_eq!(blank[0].preshared_key, mine.preshared_key);
+
+        // The client's session is too old to be used by then; here it is ended by hand.
+        client.point(server);
+        let start = Instant::now();
+        client.ping();
+        // A second try would come after five seconds.
+        assert!(start.elapsed() < Duration::from_secs(4));
+        assert!(device.peers().await.unwrap()[0].rx_bytes > 0);
         device.teardown().await.unwrap();
     });
 }

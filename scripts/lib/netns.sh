@@ -44,6 +44,7 @@ make_world() {
     ip -n "$NS_NODE" route add default via "$INTERNET_ADDRESS"
     inside "$NS_NODE" sysctl -qw net.ipv4.ip_forward=1
     inside "$NS_NODE" sysctl -qw net.ipv6.conf.all.forwarding=1 2>/dev/null || true
+    inside "$NS_NODE" sysctl -qw net.ipv4.ping_group_range="0 2147483647"
 }
 
 join() {

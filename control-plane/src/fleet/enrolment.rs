@@ -154,7 +154,7 @@ fn flaws(interface: Interface<'_>) -> impl Iterator<Item = Flaw> {
         (
             interface.subnet_v6.is_none_or(is_client_subnet_v6),
             "subnet_v6",
-            "Must be a unique local IPv6 network (fc00::/7) between /8 and /124",
+            "Must be a unique local IPv6 network (fc00::/7) between /8 and /126",
         ),
         (
             interface.capacity > 0 && u64::from(interface.capacity) <= pool,
@@ -215,7 +215,7 @@ fn is_client_subnet(subnet: Ipv4Net) -> bool {
 }
 
 fn is_client_subnet_v6(subnet: Ipv6Net) -> bool {
-    (8..=124).contains(&subnet.prefix_len()) && subnet.network().is_unique_local()
+    (8..=126).contains(&subnet.prefix_len()) && subnet.network().is_unique_local()
 }
 
 /// The address behind `host:port`. No query when the host is an address.

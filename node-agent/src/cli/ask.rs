@@ -1,8 +1,9 @@
-//! The commands that ask the running agent: `status`, `drain`, `accept-snapshot`.
+//! The commands that ask the running agent: `status`, `accept-snapshot`.
 
 use anyhow::bail;
 use clap::Args;
 
+use super::drain::shown;
 use crate::config::RunDir;
 use crate::control::{self, Request, Response, ask};
 use crate::link::LinkState;
@@ -16,15 +17,6 @@ pub(super) struct Status {
     json: bool,
 }
 
-#[derive(Debug, Args)]
-pub(super) struct Drain {
-    #[command(flatten)]
-    run_dir: RunDir,
-    /// Take new clients again
-    #[arg(long)]
-    off: bool,
-}
-
 pub(super) async fn status(command: Status) -> anyhow::Result<()> {
     match ask(&command.run_dir.control_socket(), &Request::Status).await? {
         Response::Status(status) if command.json => {
@@ -35,21 +27,6 @@ pub(super) async fn status(command: Status) -> anyhow::Result<()> {
             for (name, value) in table(&status) {
                 println!("{name:<18}{value}");
             }
-            Ok(())
-        }
-        other => unexpected(other),
-    }
-}
-
-pub(super) async fn drain(command: Drain) -> anyhow::Result<()> {
-    let request = Request::Drain { on: !command.off };
-    match ask(&command.run_dir.control_socket(), &request).await? {
-        Response::Draining { on: true } => {
-            println!("draining: no new clients; those that are here stay until they leave");
-            Ok(())
-        }
-        Response::Draining { on: false } => {
-            println!("no longer draining: new clients are welcome");
             Ok(())
         }
         other => unexpected(other),
@@ -70,7 +47,7 @@ pub(super) async fn accept_snapshot(run_dir: RunDir) -> anyhow::Result<()> {
     }
 }
 
-fn unexpected(response: Response) -> anyhow::Result<()> {
+pub(super) fn unexpected(response: Response) -> anyhow::Result<()> {
     match response {
         Response::Failed { message } => bail!("the agent could not do it: {message}"),
         other => bail!("the agent answered something else: {other:?}"),
@@ -123,12 +100,13 @@ fn table(status: &control::Status) -> Vec<(&'static str, String)> {
                 node.drift, status.firewall_repairs
             ),
         ),
-        (
-            "draining",
-            if node.draining { "yes" } else { "no" }.to_owned(),
-        ),
+        ("draining", shown(&node.drained_by)),
         ("uptime", format!("{} s", node.uptime_seconds)),
     ];
+    if let Some(next) = node.next_key {
+        let takes_over = format!("{} takes over at {}", next.public_key, next.at);
+        rows.push(("next key", takes_over));
+    }
     if let Some(error) = &session.last_error {
         rows.push(("last error", error.clone()));
     }

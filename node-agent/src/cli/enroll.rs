@@ -7,6 +7,7 @@ use chrono::Utc;
 use clap::Args;
 use secrecy::SecretString;
 use shared::ids::Revision;
+use shared::protocol::Settings;
 use shared::protocol::enrolment::EnrolRequest;
 use zeroize::Zeroizing;
 
@@ -67,9 +68,15 @@ fn anew(stored: &State, identity: &Identity) -> Vec<Write> {
     }
     let peers = stored.peers.keys().copied().map(Write::NoPeer);
     let finals = stored.finals.keys().copied().map(Write::NoFinal);
+    let ended = stored.ended.keys();
     peers
         .chain(finals)
-        .chain([Write::Applied(Revision(0))])
+        .chain(ended.map(|(peer, generation)| Write::NoEnded(*peer, *generation)))
+        .chain([
+            Write::Applied(Revision(0)),
+            Write::Settings(Settings::default()),
+            Write::NoPlannedKey,
+        ])
         .collect()
 }
 
@@ -95,8 +102,8 @@ fn secret(text: &str) -> anyhow::Result<SecretString> {
 mod tests {
     use super::*;
     use secrecy::ExposeSecret;
-    use shared::ids::{PeerId, ServerId};
-    use shared::protocol::NodeToken;
+    use shared::ids::{Generation, PeerId, ServerId};
+    use shared::protocol::{NodeToken, PeerCounters};
 
     #[test]
     fn tokens_come_from_the_flag_or_a_file() {
@@ -121,8 +128,14 @@ mod tests {
             received_at: Utc::now(),
         };
         let known = identity(ServerId::generate());
+        let counters = PeerCounters {
+            generation: Generation(2),
+            sent: 1,
+            received: 1,
+            last_handshake: None,
+        };
         let last = ledger::Final {
-            generation: shared::ids::Generation(1),
+            generation: Generation(1),
             counters: None,
             consumed: 0,
             removed_at: Utc::now(),
@@ -130,12 +143,19 @@ mod tests {
         let stored = State {
             identity: Some(known.clone()),
             finals: [(PeerId(4), last)].into(),
+            ended: [((PeerId(4), Generation(2)), counters)].into(),
             ..State::default()
         };
         assert_eq!(anew(&stored, &known), []);
         assert_eq!(
             anew(&stored, &identity(ServerId::generate())),
-            [Write::NoFinal(PeerId(4)), Write::Applied(Revision(0))]
+            [
+                Write::NoFinal(PeerId(4)),
+                Write::NoEnded(PeerId(4), Generation(2)),
+                Write::Applied(Revision(0)),
+                Write::Settings(Settings::default()),
+                Write::NoPlannedKey,
+            ]
         );
     }
 }

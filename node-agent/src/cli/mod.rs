@@ -2,6 +2,7 @@
 
 mod ask;
 mod check;
+mod drain;
 mod enroll;
 mod run;
 mod teardown;
@@ -54,8 +55,10 @@ enum Command {
     Status(ask::Status),
     /// Find out what this host lacks, and how to mend it
     Check(Box<check::Check>),
-    /// Take no new clients
-    Drain(ask::Drain),
+    /// Take no new clients, and wait until those that are here have left if told so
+    Drain(drain::Drain),
+    /// Take new clients again
+    Undrain(RunDir),
     /// Remove the interface and our nftables tables
     Teardown(Box<teardown::Teardown>),
     /// Apply a snapshot that is held because it removes more than half of the peers
@@ -75,7 +78,8 @@ pub async fn main() -> ExitCode {
             .map(|()| ExitCode::SUCCESS),
         Command::Status(command) => ask::status(command).await.map(|()| ExitCode::SUCCESS),
         Command::Check(command) => Box::pin(check::execute(*command)).await,
-        Command::Drain(command) => ask::drain(command).await.map(|()| ExitCode::SUCCESS),
+        Command::Drain(command) => drain::drain(command).await,
+        Command::Undrain(run_dir) => drain::undrain(run_dir).await.map(|()| ExitCode::SUCCESS),
         Command::Teardown(command) => teardown::execute(*command)
             .await
             .map(|()| ExitCode::SUCCESS),

@@ -25,7 +25,8 @@ use crate::host::forwarding::Forwarding;
 use crate::ledger::{self, Ledger};
 use crate::limits::NftTable;
 use crate::link::{Backoff, Link, LinkConfig};
-use crate::reconcile::{Node, NodeConfig, NodeError, NodeHandle};
+use crate::probe::Prober;
+use crate::reconcile::{Node, NodeConfig, NodeError, NodeHandle, SCRUB_AFTER};
 use crate::wireguard::{self, InterfaceSetup};
 
 const RECONCILE_EVERY: Duration = Duration::from_secs(10);
@@ -69,6 +70,7 @@ pub(super) async fn execute(config: Config) -> anyhow::Result<()> {
         addresses,
         mtu: config.wireguard.mtu,
     };
+    let prober = Prober::start(config.wireguard.interface.clone(), &setup.addresses);
     let node = NodeConfig {
         setup,
         pool,
@@ -76,7 +78,10 @@ pub(super) async fn execute(config: Config) -> anyhow::Result<()> {
         reconcile_every: RECONCILE_EVERY,
         limits: Arc::new(NftTable::new(config.wireguard.interface.clone())),
     };
-    let node = Node::start(ledger, stored, device, node).await?;
+    let mut node = Node::start(ledger, stored, device, node).await?;
+    if config.wireguard.scrub_endpoints {
+        node = node.scrubbing(SCRUB_AFTER);
+    }
     let (handle, commands) = NodeHandle::new();
     let node = tokio::spawn(node.run(commands));
 
@@ -93,6 +98,7 @@ pub(super) async fn execute(config: Config) -> anyhow::Result<()> {
         backoff: Backoff::default(),
     };
     let (link, status) = Link::new(link, identity, handle.clone(), sampler);
+    let link = link.probing(prober);
     let repairs = Arc::new(AtomicU64::new(0));
     let socket = config.run_dir.control_socket();
     let control = Server::bind(&socket, handle.clone(), status, Arc::clone(&repairs))?;

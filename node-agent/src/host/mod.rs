@@ -9,5 +9,5 @@ mod sampler;
 mod uplink;
 
 pub use load::Occupancy;
-pub use sampler::LoadSampler;
+pub use sampler::{LoadSampler, speed_of};
 pub use uplink::default_uplink;

@@ -62,12 +62,17 @@ impl LoadSampler {
         Some(Nic {
             rx_bytes: number(&file("statistics/rx_bytes")?)?,
             tx_bytes: number(&file("statistics/tx_bytes")?)?,
-            speed: self
-                .capacity
-                .or_else(|| file("speed").and_then(|text| speed(&text))),
+            speed: self.capacity.or_else(|| speed_of(&name)),
             name,
         })
     }
+}
+
+/// An interface's speed in bits a second, where it tells it.
+#[must_use]
+pub fn speed_of(interface: &str) -> Option<u64> {
+    let path = PathBuf::from("/sys/class/net").join(interface);
+    read(path.join("speed")).and_then(|text| speed(&text))
 }
 
 fn conntrack() -> Option<Share> {

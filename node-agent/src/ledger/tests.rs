@@ -3,7 +3,7 @@
 use super::*;
 use chrono::TimeDelta;
 use proptest::prelude::*;
-use shared::wireguard::PresharedKey;
+use shared::wireguard::{PresharedKey, PrivateKey};
 
 fn now() -> DateTime<Utc> {
     DateTime::from_timestamp(1_800_000_000, 0).expect("in range")
@@ -25,6 +25,15 @@ fn record(n: u8) -> PeerRecord {
             upload_bps: None,
             allowance: Some(50),
         },
+    }
+}
+
+fn counted(generation: u32) -> PeerCounters {
+    PeerCounters {
+        generation: Generation(generation),
+        sent: 7,
+        received: 8,
+        last_handshake: Some(9),
     }
 }
 
@@ -62,6 +71,17 @@ fn everything_survives_a_restart() {
             },
         )]
         .into(),
+        settings: Settings {
+            draining: true,
+            rotate_key_at: Some(now()),
+        },
+        planned_key: Some(PlannedKey {
+            asked: now(),
+            at: now() + TimeDelta::seconds(10),
+            public_key: record(9).public_key,
+        }),
+        rotated: Some(now() - TimeDelta::days(90)),
+        ended: [((PeerId(3), Generation(2)), counted(2))].into(),
     };
     let (ledger, empty) = Ledger::open(&path).expect("opens");
     assert_eq!(empty, State::default());
@@ -70,6 +90,12 @@ fn everything_survives_a_restart() {
             Write::Identity(state.identity.clone().expect("set")),
             Write::Interface(state.interface.expect("set")),
             Write::Draining(true),
+            Write::Settings(state.settings),
+            Write::PlannedKey(state.planned_key.expect("set")),
+            Write::Rotated(state.rotated.expect("set")),
+            Write::Ended(PeerId(3), counted(1)),
+            Write::Ended(PeerId(3), counted(2)),
+            Write::NoEnded(PeerId(3), Generation(1)),
             Write::Quarantine(three.addresses.v4, now()),
             Write::Peer(PeerId(2), two.clone()),
             Write::Peer(PeerId(3), three),
@@ -88,8 +114,10 @@ fn everything_survives_a_restart() {
         .expect("commits");
     assert!(matches!(Ledger::open(&path), Err(LedgerError::InUse(_))));
     drop(ledger);
-    let (_ledger, restored) = Ledger::open(&path).expect("opens again");
+    let (ledger, restored) = Ledger::open(&path).expect("opens again");
     assert_eq!(restored, state);
+    ledger.commit(&[Write::NoPlannedKey]).expect("commits");
+    assert_eq!(ledger.read().expect("reads").planned_key, None);
     let mode = |path: &Path| fs::metadata(path).expect("there").permissions().mode() & 0o777;
     assert_eq!(mode(&path), 0o700);
     assert_eq!(mode(&path.join(FILE)), 0o600);
@@ -100,7 +128,7 @@ fn the_private_key_is_made_once_and_kept_to_itself() {
     let directory = tempfile::tempdir().expect("directory");
     let key = private_key(directory.path()).expect("made");
     assert_eq!(private_key(directory.path()).expect("read"), key);
-    let path = directory.path().join(KEY_FILE);
+    let path = directory.path().join(keys::KEY_FILE);
     let mode = fs::metadata(&path).expect("there").permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     fs::write(&path, "no key").expect("written");
@@ -115,6 +143,7 @@ fn files_belong_to_the_directorys_owner() {
     let _ = chown(directory.path(), Some(65_534), Some(65_534));
     let (ledger, _) = Ledger::open(directory.path()).expect("opens");
     private_key(directory.path()).expect("made");
+    ledger.make_next_key().expect("made");
     let owner = |path: &Path| fs::metadata(path).expect("there").uid();
     for file in files(directory.path()) {
         assert_eq!(owner(&file), owner(directory.path()));

@@ -31,6 +31,7 @@ pub use plane::{PlaneUrl, PlaneUrlError, TlsError, tls};
 
 use crate::host::LoadSampler;
 use crate::ledger::Identity;
+use crate::probe::{Prober, RoundTrip, Target};
 use crate::reconcile::NodeHandle;
 
 /// What a link is made from.
@@ -80,6 +81,7 @@ pub struct Link {
     identity: Identity,
     node: NodeHandle,
     sampler: LoadSampler,
+    prober: Option<Prober>,
     status: watch::Sender<LinkStatus>,
 }
 
@@ -103,9 +105,17 @@ impl Link {
             identity,
             node,
             sampler,
+            prober: None,
             status,
         };
         (link, watched)
+    }
+
+    /// Measures round trips of the clients that the plane watches.
+    #[must_use]
+    pub fn probing(mut self, prober: Prober) -> Self {
+        self.prober = Some(prober);
+        self
     }
 
     /// Until `stop`, or until the node's task has ended.
@@ -116,6 +126,8 @@ impl Link {
                 .send_modify(|it| it.state = LinkState::Connecting);
             let begin = Instant::now();
             let end = session::run(&mut self, &stop).await;
+            // Nobody is watched until the next session says so.
+            self.round(Vec::new());
             if matches!(end, session::End::Stopped) {
                 return;
             }
@@ -133,6 +145,11 @@ impl Link {
                 () = tokio::time::sleep(wait) => {}
             }
         }
+    }
+
+    fn round(&mut self, targets: Vec<Target>) -> Vec<RoundTrip> {
+        let prober = self.prober.as_mut();
+        prober.map_or_else(Vec::new, |prober| prober.round(targets, Instant::now()))
     }
 
     fn connected(&self, session: SessionId, revision: Revision) {

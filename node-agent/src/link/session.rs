@@ -6,7 +6,8 @@ use chrono::Utc;
 use futures_util::{SinkExt, StreamExt};
 use shared::protocol::{
     AgentMessage, DecodeError, Hello, MAX_FRAME_BYTES, MIN_PROTOCOL_VERSION, NodeToken,
-    PROTOCOL_VERSION, PlaneMessage, Refused, RefusedReason, SESSION_PATH, Welcome, close,
+    PROTOCOL_VERSION, PlaneMessage, Refused, RefusedReason, RoundTrips, SESSION_PATH, Welcome,
+    close,
 };
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -57,6 +58,8 @@ pub(super) enum End {
     Garbage(String),
     #[error("answers could not be sent as fast as they came")]
     Overrun,
+    #[error("the interface has a new key, which the next session tells")]
+    KeyChanged,
 }
 
 fn reason_text(reason: &str) -> String {
@@ -78,6 +81,7 @@ impl End {
                 _ => Retry::Lost,
             },
             Self::Unauthorized | Self::Refused(_) => Retry::Refused,
+            Self::KeyChanged => Retry::Restarting,
             _ => Retry::Lost,
         }
     }
@@ -236,7 +240,7 @@ impl Session<'_> {
             capacity: standing.capacity,
             backend: standing.backend.to_owned(),
             draining: standing.draining,
-            next_key: None,
+            next_key: standing.next_key,
         }
     }
 
@@ -272,7 +276,8 @@ impl Session<'_> {
                 Ok(self.link.node.desired(apply, received).await?)
             }
             PlaneMessage::Token(token) => self.keep(token).await,
-            PlaneMessage::Settings(_) | PlaneMessage::Watch(_) => Ok(()),
+            PlaneMessage::Settings(settings) => Ok(self.link.node.settings(settings).await?),
+            PlaneMessage::Watch(watch) => Ok(self.link.node.watch(watch.peers).await?),
         }
     }
 
@@ -312,14 +317,23 @@ impl Session<'_> {
             Outgoing::Report(Report {
                 counters,
                 occupancy,
+                watched,
             }) => {
                 for frame in counters {
                     self.send(Message::binary(frame.encode())).await?;
                 }
                 let load = self.link.sampler.sample(Instant::now(), occupancy);
                 self.send(Message::text(AgentMessage::Load(load).encode()))
-                    .await
+                    .await?;
+                let is_watching = watched.is_some();
+                let peers = self.link.round(watched.unwrap_or_default());
+                if !is_watching {
+                    return Ok(());
+                }
+                let trips = AgentMessage::RoundTrips(RoundTrips { peers });
+                self.send(Message::text(trips.encode())).await
             }
+            Outgoing::KeyChanged => Err(End::KeyChanged),
         }
     }
 
@@ -353,6 +367,7 @@ impl Session<'_> {
     async fn close(&mut self, end: &End) {
         let code = match end {
             End::Stopped => 1001,
+            End::KeyChanged => 1000,
             End::Garbage(_) => close::BAD_FRAME,
             End::Silent | End::Overrun => close::TIMED_OUT,
             _ => return,

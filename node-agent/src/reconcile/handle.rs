@@ -3,15 +3,16 @@
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
-use shared::ids::Revision;
+use shared::ids::{PeerId, Revision};
 use shared::protocol::counters::CountersFrame;
-use shared::protocol::{AgentMessage, Apply, Peer, StateHash};
+use shared::protocol::{AgentMessage, Apply, NextKey, Peer, Settings, StateHash};
 use shared::wireguard::PublicKey;
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
 use crate::host::Occupancy;
 use crate::ledger::Identity;
+use crate::probe::Target;
 
 /// Commands that wait for the node at most.
 const QUEUE: usize = 64;
@@ -43,6 +44,10 @@ pub enum Command {
     Identity(Identity, oneshot::Sender<()>),
     Status(oneshot::Sender<NodeStatus>),
     Drain(bool, oneshot::Sender<()>),
+    /// What the plane wants of the node as a whole.
+    Settings(Settings),
+    /// Whose round trips are looked at from now on: these and no others.
+    Watch(Vec<PeerId>),
     /// Apply the snapshot that is held, if there is one.
     AcceptSnapshot(oneshot::Sender<Option<Held>>),
     Reconcile,
@@ -54,6 +59,8 @@ pub enum Command {
 pub enum Outgoing {
     Message(AgentMessage),
     Report(Report),
+    /// The interface has another key: the plane learns it from the hello of the next session.
+    KeyChanged,
 }
 
 /// Once per report interval.
@@ -61,6 +68,8 @@ pub enum Outgoing {
 pub struct Report {
     pub counters: Vec<CountersFrame>,
     pub occupancy: Occupancy,
+    /// Whose round trip to measure, and where; none while the plane looks at nobody's.
+    pub watched: Option<Vec<Target>>,
 }
 
 /// Where the node stands when a session begins.
@@ -73,6 +82,7 @@ pub struct Standing {
     pub capacity: u32,
     pub backend: &'static str,
     pub draining: bool,
+    pub next_key: Option<NextKey>,
 }
 
 /// A snapshot that waits for an operator, because it removes too many peers.
@@ -89,6 +99,15 @@ pub struct Operations {
     pub added: u64,
     pub updated: u64,
     pub removed: u64,
+}
+
+/// Who asked that a node takes no new clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DrainedBy {
+    /// `node-agent drain` on this host.
+    Host,
+    Plane,
 }
 
 /// For an operator.
@@ -113,6 +132,10 @@ pub struct NodeStatus {
     pub drift: u64,
     pub held: Option<Held>,
     pub draining: bool,
+    /// Who asked for it.
+    pub drained_by: Vec<DrainedBy>,
+    /// The key that the interface will have next.
+    pub next_key: Option<NextKey>,
     pub uptime_seconds: u64,
 }
 
@@ -156,6 +179,14 @@ impl NodeHandle {
 
     pub async fn drain(&self, on: bool) -> Result<(), NodeGone> {
         self.ask(|reply| Command::Drain(on, reply)).await
+    }
+
+    pub async fn settings(&self, settings: Settings) -> Result<(), NodeGone> {
+        self.send(Command::Settings(settings)).await
+    }
+
+    pub async fn watch(&self, peers: Vec<PeerId>) -> Result<(), NodeGone> {
+        self.send(Command::Watch(peers)).await
     }
 
     /// Applies the held snapshot; none when nothing is held.

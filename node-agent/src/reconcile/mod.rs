@@ -13,12 +13,15 @@ mod handle;
 mod limits;
 mod node;
 pub mod plan;
+mod rotation;
+mod scrub;
 mod state;
 #[cfg(test)]
 mod tests;
 
 pub use handle::{
-    Command, Desired, Held, NodeGone, NodeHandle, NodeStatus, Operations, Outgoing, Report,
-    Standing,
+    Command, Desired, DrainedBy, Held, NodeGone, NodeHandle, NodeStatus, Operations, Outgoing,
+    Report, Standing,
 };
 pub use node::{Node, NodeConfig, NodeError};
+pub use scrub::SCRUB_AFTER;

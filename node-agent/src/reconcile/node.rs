@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chrono::Utc;
-use shared::ids::Revision;
+use shared::ids::{PeerId, Revision};
 use shared::protocol::{
-    AgentMessage, Applied, Apply, Change, MAX_PEERS_PER_MESSAGE, Peer, PeerResult, Timings,
+    AgentMessage, Applied, Apply, Change, MAX_PEERS_PER_MESSAGE, MAX_WATCHED, Outcome, Peer,
+    PeerResult, Timings,
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinError, JoinHandle};
@@ -16,15 +17,23 @@ use tokio::time::{MissedTickBehavior, interval};
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
-use super::handle::{Command, Desired, Held, NodeStatus, Operations, Outgoing, Report, Standing};
+use super::handle::{
+    Command, Desired, DrainedBy, Held, NodeStatus, Operations, Outgoing, Report, Standing,
+};
 use super::plan::must_be_held;
+use super::rotation::Rotation;
+use super::scrub::Scrubber;
 use super::state::State;
 use crate::counters::Sequence;
 use crate::host::Occupancy;
 use crate::ipam::{Pool, PoolError};
 use crate::ledger::{self, Interface, Ledger, LedgerError, Write};
 use crate::limits::{Consumed, Limiter, Table, TableError};
+use crate::probe::Target;
 use crate::wireguard::{Device, DeviceError, InterfaceSetup, PeerStatus};
+
+/// How long after it was told the plane has an ended generation in its database, by all means.
+const ENDED_SETTLED_SECONDS: u64 = 600;
 
 /// Why the node cannot go on. Peers stay in the interface all the same.
 #[derive(Debug, thiserror::Error)]
@@ -84,6 +93,10 @@ pub struct Node {
     pub(super) settled: bool,
     pub(super) operations: Operations,
     pub(super) drift: u64,
+    pub(super) rotation: Rotation,
+    pub(super) scrubber: Option<Scrubber>,
+    /// Whose round trips the plane looks at.
+    watched: Vec<PeerId>,
     held: Option<HeldSnapshot>,
     outbox: Option<mpsc::Sender<Outgoing>>,
     dump: Option<JoinHandle<Dump>>,
@@ -109,6 +122,7 @@ impl Node {
         config: NodeConfig,
     ) -> Result<Self, NodeError> {
         let (interface, settled) = (stored.interface, stored.applied > Revision(0));
+        let rotation = Rotation::restore(&stored);
         let (state, forgotten) =
             State::restore(stored, config.pool, Utc::now()).map_err(NodeError::Subnet)?;
         let mut node = Self {
@@ -123,6 +137,9 @@ impl Node {
             settled,
             operations: Operations::default(),
             drift: 0,
+            rotation,
+            scrubber: None,
+            watched: Vec::new(),
             held: None,
             outbox: None,
             dump: None,
@@ -130,6 +147,8 @@ impl Node {
             started: Instant::now(),
         };
         node.commit(forgotten).await?;
+        node.check_rotation().await?;
+        node.rotate().await?;
         node.ensure_interface().await?;
         node.read_counters().await?;
         let expired = node.state.expire(Utc::now());
@@ -151,7 +170,7 @@ impl Node {
         periodic.set_missed_tick_behavior(MissedTickBehavior::Delay);
         periodic.tick().await;
         loop {
-            let expiry = self.until_expiry();
+            let (expiry, rotation) = (self.until_expiry(), self.until_rotation());
             tokio::select! {
                 command = commands.recv() => match command {
                     None | Some(Command::Stop) => return self.save_last_consumed().await,
@@ -162,7 +181,8 @@ impl Node {
                     self.report(dump?).await?;
                 }
                 () = sleep(expiry) => self.expire().await?,
-                _ = periodic.tick() => self.repair().await?,
+                () = sleep(rotation) => self.rotate().await?,
+                _ = periodic.tick() => self.put_in_order().await?,
             }
         }
     }
@@ -172,6 +192,7 @@ impl Node {
             Command::Attach(outbox, reply) => {
                 self.outbox = Some(outbox);
                 self.held = None;
+                self.watched = Vec::new();
                 self.state.book.report_all_again();
                 self.state.limits.report_all_again();
                 answer(reply, self.standing());
@@ -193,14 +214,28 @@ impl Node {
                 self.state.draining = on;
                 answer(reply, ());
             }
+            Command::Settings(settings) => self.take_settings(settings).await?,
+            Command::Watch(mut peers) => {
+                peers.sort_unstable();
+                peers.dedup();
+                peers.truncate(MAX_WATCHED);
+                self.watched = peers;
+            }
             Command::AcceptSnapshot(reply) => {
                 let accepted = self.accept_held().await?;
                 answer(reply, accepted);
             }
-            Command::Reconcile => self.repair().await?,
+            Command::Reconcile => self.put_in_order().await?,
             Command::Stop => {}
         }
         Ok(())
+    }
+
+    /// What is done once a period, or when somebody asks for it.
+    async fn put_in_order(&mut self) -> Result<(), NodeError> {
+        self.repair().await?;
+        self.scrub().await?;
+        self.settle_ended().await
     }
 
     async fn apply(&mut self, apply: Apply, received: Instant) -> Result<(), NodeError> {
@@ -296,7 +331,12 @@ impl Node {
     }
 
     /// One message for each [`MAX_PEERS_PER_MESSAGE`] results, so that none exceeds the frame limit.
+    /// A removal's counters must not overtake those of the peer's earlier generations.
     fn acknowledge(&mut self, revision: Revision, results: Vec<PeerResult>, timings: Timings) {
+        let is_removal = |it: &PeerResult| matches!(it.outcome, Outcome::Removed { .. });
+        if self.state.book.owes_ended() && results.iter().any(is_removal) {
+            self.send_report();
+        }
         let mut results = results.into_iter().peekable();
         loop {
             let applied = Applied {
@@ -359,15 +399,38 @@ impl Node {
         if let Some(quotas) = dump.quotas {
             self.observe_quotas(quotas).await?;
         }
+        self.send_report();
+        Ok(())
+    }
+
+    fn send_report(&mut self) {
+        let is_watching = !self.watched.is_empty();
         let taken_at = unix_now();
         let mut counters = self.state.book.frames(taken_at);
         self.state.limits.report(taken_at, &mut counters);
         let report = Report {
             counters,
             occupancy: self.occupancy(),
+            watched: is_watching.then(|| self.targets()),
         };
         self.send(Outgoing::Report(report));
-        Ok(())
+    }
+
+    fn targets(&self) -> Vec<Target> {
+        let known = self.state.addresses(&self.watched).into_iter();
+        known
+            .map(|(peer, addresses)| Target::new(peer, addresses))
+            .collect()
+    }
+
+    /// What the plane was told long ago in a session that still lives, it has stored.
+    async fn settle_ended(&mut self) -> Result<(), NodeError> {
+        if self.outbox.as_ref().is_none_or(mpsc::Sender::is_closed) {
+            return Ok(());
+        }
+        let before = unix_now().saturating_sub(ENDED_SETTLED_SECONDS);
+        let writes = self.state.settle_ended(before);
+        self.commit(writes).await
     }
 
     /// A session that does not take its answers has lost them: it ends and resumes.
@@ -387,7 +450,8 @@ impl Node {
             public_key: self.setup.private_key.public_key(),
             capacity: self.state.pool.capacity(),
             backend: self.device.backend(),
-            draining: self.state.draining,
+            draining: self.state.is_draining(),
+            next_key: self.next_key(),
         }
     }
 
@@ -396,7 +460,7 @@ impl Node {
             peers: u32::try_from(self.state.len()).unwrap_or(u32::MAX),
             pool_used: self.state.pool.used(),
             capacity: self.state.pool.capacity(),
-            draining: self.state.draining,
+            draining: self.state.is_draining(),
             drift: self.drift,
             held_removals: self
                 .held
@@ -420,9 +484,17 @@ impl Node {
             operations: self.operations,
             drift: self.drift,
             held: self.held.as_ref().map(|held| held.summary.clone()),
-            draining: self.state.draining,
+            draining: self.state.is_draining(),
+            drained_by: self.drained_by(),
+            next_key: self.next_key(),
             uptime_seconds: self.started.elapsed().as_secs(),
         }
+    }
+
+    fn drained_by(&self) -> Vec<DrainedBy> {
+        let here = self.state.draining.then_some(DrainedBy::Host);
+        let there = self.state.settings.draining.then_some(DrainedBy::Plane);
+        here.into_iter().chain(there).collect()
     }
 }
 

@@ -15,7 +15,9 @@ use chrono::{DateTime, TimeDelta, Utc};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use rand::Rng;
 use shared::ids::{Generation, PeerId, Revision};
-use shared::protocol::{Addresses, Change, FailureReason, Outcome, Peer, PeerResult, StateHash};
+use shared::protocol::{
+    Addresses, Change, FailureReason, Outcome, Peer, PeerResult, Settings, StateHash,
+};
 use shared::wireguard::PublicKey;
 use tracing::warn;
 
@@ -44,7 +46,9 @@ pub(super) struct State {
     pub(super) book: Book,
     pub(super) limits: crate::limits::Book,
     pub(super) applied: Revision,
+    /// Asked on this host.
     pub(super) draining: bool,
+    pub(super) settings: Settings,
     peers: HashMap<PeerId, PeerRecord>,
     by_key: HashMap<PublicKey, PeerId>,
     hash: StateHash,
@@ -68,6 +72,7 @@ impl State {
             limits: crate::limits::Book::default(),
             applied: stored.applied,
             draining: stored.draining,
+            settings: stored.settings,
             peers: HashMap::new(),
             by_key: HashMap::new(),
             hash: StateHash::default(),
@@ -102,7 +107,16 @@ impl State {
                 state.finals.insert(peer, last);
             }
         }
+        for ((peer, _), counters) in stored.ended {
+            state.book.end(peer, counters);
+        }
         Ok((state, forgotten))
+    }
+
+    /// Whether this host or the plane wants no new clients here.
+    #[must_use]
+    pub(super) fn is_draining(&self) -> bool {
+        self.draining || self.settings.draining
     }
 
     #[must_use]
@@ -263,7 +277,9 @@ impl State {
     ) -> Vec<Write> {
         self.sequence.0 += 1;
         let mut writes = Vec::new();
-        for peer in keys.filter_map(|key| self.by_key.get(key)) {
+        for (key, peer) in keys.filter_map(|key| Some((key, self.by_key.get(key)?))) {
+            let counted = self.book.counted(key);
+            writes.extend(counted.map(|(peer, counters)| Write::Ended(peer, counters)));
             if let Some(record) = self.peers.get_mut(peer) {
                 record.generation = next(record.generation);
                 self.book
@@ -278,6 +294,37 @@ impl State {
     #[must_use]
     pub(super) fn holder(&self, key: &PublicKey) -> Option<PeerId> {
         self.by_key.get(key).copied()
+    }
+
+    /// What these peers' generations have counted so far.
+    #[must_use]
+    pub(super) fn counted<'a>(&self, keys: impl Iterator<Item = &'a PublicKey>) -> Vec<Write> {
+        keys.filter_map(|key| self.book.counted(key))
+            .map(|(peer, counters)| Write::Ended(peer, counters))
+            .collect()
+    }
+
+    /// The peer of this key as it shall be in the interface, if its generation may end now.
+    #[must_use]
+    pub(super) fn scrubbable(&self, key: &PublicKey) -> Option<PeerSpec> {
+        let peer = self.by_key.get(key)?;
+        let may = self.book.can_end(*peer);
+        self.peers.get(peer).filter(|_| may).map(spec)
+    }
+
+    /// Forgets ended generations that were reported up to `before`, in Unix seconds.
+    pub(super) fn settle_ended(&mut self, before: u64) -> Vec<Write> {
+        let settled = self.book.settle(before).into_iter();
+        settled
+            .map(|(peer, generation)| Write::NoEnded(peer, generation))
+            .collect()
+    }
+
+    /// The addresses of those of these peers that are here.
+    #[must_use]
+    pub(super) fn addresses(&self, peers: &[PeerId]) -> Vec<(PeerId, Addresses)> {
+        let known = peers.iter().filter_map(|id| self.peers.get_key_value(id));
+        known.map(|(id, record)| (*id, record.addresses)).collect()
     }
 
     /// How it stands at the end of the message: a later change may have taken the peer's key.
@@ -347,7 +394,7 @@ impl State {
     ) -> Outcome {
         let given = match peer.addresses {
             Some(named) => self.pool.reserve(named),
-            None if self.draining => return failed(FailureReason::Draining),
+            None if self.is_draining() => return failed(FailureReason::Draining),
             None => self.pool.allocate(now, rng),
         };
         let addresses = match given {

@@ -124,6 +124,12 @@ impl Agent {
         self.process = Some(process);
     }
 
+    /// Changes a variable for the next [`Agent::run`].
+    pub fn set(&mut self, name: &'static str, value: &str) {
+        self.environment.retain(|(known, _)| *known != name);
+        self.environment.push((name, value.to_owned()));
+    }
+
     /// `kill -9`.
     pub fn kill(&mut self) {
         self.process = None;

@@ -15,6 +15,7 @@ mod plane;
 mod process;
 mod stage;
 mod wg;
+mod wire;
 mod world;
 
 pub use agent::{Agent, AgentStatus};
@@ -22,6 +23,7 @@ pub use plane::{Plane, PlaneSettings};
 pub use process::{Process, binary, run, try_run};
 pub use stage::Stage;
 pub use wg::{Backend, Ping, PingReport, WgClient, WgPeer, dump, key_of, unix_now};
+pub use wire::Wire;
 pub use world::World;
 
 /// Fails with what to do when the tests were started by somebody who may not make namespaces.

@@ -5,7 +5,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use shared::wireguard::PublicKey;
 
-use super::{Agent, Backend, Plane, PlaneSettings, WgClient, WgPeer, World, dump, require_root};
+use super::{
+    Agent, Backend, Plane, PlaneSettings, WgClient, WgPeer, Wire, World, dump, require_root,
+};
 use crate::api::{Client, Tunnel};
 use crate::wait::scaled;
 use crate::{TestDb, wait_until};
@@ -61,6 +63,17 @@ impl Stage {
             db,
             backend,
         }
+    }
+
+    /// Restarts the agent with a wire to its plane on which the test can speak.
+    pub async fn wire(&mut self) -> Wire {
+        let wire = Wire::lay(&self.plane, self.world.plane_address).await;
+        self.agent.terminate().await;
+        self.agent.set("PLANE_URL", wire.url());
+        self.agent.set("PLANE_INSECURE", "true");
+        self.agent.run();
+        self.agent.wait_connected().await;
+        wire
     }
 
     /// A client's interface, not configured yet.

@@ -104,7 +104,11 @@ impl World {
         let default = ["route", "add", "default", "via", "198.51.100.2"];
         run("ip", &[&["-n", &node][..], &default].concat());
         // As a host is set up for the agent.
-        for setting in ["net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"] {
+        for setting in [
+            "net.ipv4.ip_forward=1",
+            "net.ipv6.conf.all.forwarding=1",
+            "net.ipv4.ping_group_range=0 2147483647",
+        ] {
             run("ip", &["netns", "exec", &node, "sysctl", "-qw", setting]);
         }
     }

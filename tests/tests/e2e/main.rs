@@ -7,6 +7,9 @@
 
 mod limits;
 
+mod rotation;
+mod round_trips;
+
 use std::time::Duration;
 
 use serde_json::json;

@@ -1,3 +1,4 @@
 mod enrol;
 mod rig;
 mod session;
+mod settings;

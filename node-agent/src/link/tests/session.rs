@@ -7,7 +7,8 @@ use futures_util::SinkExt;
 use rstest::rstest;
 use shared::ids::{PeerId, Revision};
 use shared::protocol::{
-    AgentMessage, Load, MAX_FRAME_BYTES, NodeToken, Outcome, PlaneMessage, SnapshotPart, close,
+    AgentMessage, Load, MAX_FRAME_BYTES, NodeToken, Outcome, PROTOCOL_VERSION, PlaneMessage,
+    SnapshotPart, close,
 };
 use tokio_tungstenite::tungstenite::Message;
 
@@ -21,7 +22,8 @@ async fn a_peer_that_the_plane_wants_is_acknowledged() {
     let mut agent = Agent::start(&directory, &device, &plane).await;
     let (mut side, hello) = plane.welcome(1).await;
     assert_eq!(side.bearer, "Bearer first");
-    assert_eq!((hello.protocol, hello.applied_revision), (1, Revision(0)));
+    let newest = (PROTOCOL_VERSION, Revision(0));
+    assert_eq!((hello.protocol, hello.applied_revision), newest);
     assert_eq!((hello.capacity, hello.backend.as_str()), (253, "fake"));
     side.send(&upserts(0, 1, &[peer(1)])).await;
     let applied = side.applied().await;

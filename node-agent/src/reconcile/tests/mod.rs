@@ -2,4 +2,6 @@ mod limits;
 mod node;
 mod repair;
 mod rig;
+mod rotation;
+mod scrub;
 mod state;

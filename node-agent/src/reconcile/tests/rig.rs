@@ -106,10 +106,14 @@ impl Rig {
         sent.expect("runs");
     }
 
+    /// Reports may come first.
     pub(super) async fn applied(&mut self) -> Applied {
-        match self.next().await {
-            Outgoing::Message(AgentMessage::Applied(applied)) => applied,
-            other => panic!("no acknowledgement: {other:?}"),
+        loop {
+            match self.next().await {
+                Outgoing::Message(AgentMessage::Applied(applied)) => return applied,
+                Outgoing::Report(_) => {}
+                other => panic!("no acknowledgement: {other:?}"),
+            }
         }
     }
 

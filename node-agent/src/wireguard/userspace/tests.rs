@@ -171,6 +171,33 @@ fn brings_a_changed_setup_about() {
 }
 
 #[test]
+fn another_private_key_leaves_the_peers() {
+    in_private_netns(async || {
+        let name = unique('k');
+        let device = device(&name);
+        let before = setup();
+        let made = device.ensure(&before).await.unwrap();
+        let operations: Vec<_> = (2..200).map(|n| PeerOp::Add(spec(n))).collect();
+        device.apply(&operations).await.unwrap();
+        let sorted = async || {
+            let mut peers = device.peers().await.unwrap();
+            peers.sort_by_key(|peer| peer.public_key);
+            peers
+        };
+        let peers = sorted().await;
+        let after = InterfaceSetup {
+            private_key: PrivateKey::generate(),
+            ..before
+        };
+        let changed = device.ensure(&after).await.unwrap();
+        assert_eq!(changed.index, made.index);
+        assert_eq!(changed.public_key, Some(after.private_key.public_key()));
+        assert!(sorted().await == peers);
+        device.teardown().await.unwrap();
+    });
+}
+
+#[test]
 fn ten_thousand_peers_go_in_and_come_back() {
     in_private_netns(async || {
         let name = unique('m');
