@@ -1,4 +1,12 @@
 //! Both daemons as processes in network namespaces, with a stock WireGuard client.
+#![expect(
+    clippy::indexing_slicing,
+    clippy::expect_used,
+    reason = "helpers of tests fail by panicking"
+)]
+
+mod isolation;
+mod sandbox;
 
 use std::time::Duration;
 
