@@ -7,8 +7,9 @@ use std::str::FromStr;
 
 use chrono::TimeDelta;
 use clap::{Args, value_parser};
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::{Ipv4Net, Ipv6Net};
 
+use crate::firewall::{Destination, FirewallSetup, Ipv6Mode, MalformedDestination};
 use crate::ipam::{Pool, SubnetError};
 use crate::link::{PlaneUrl, TlsError, tls};
 use crate::wireguard::{Backend, InterfaceName};
@@ -28,6 +29,10 @@ pub enum ConfigError {
         "PLANE_URL: {0} is neither encrypted nor on this host; use https://, or set PLANE_INSECURE=true to send the node's token in the clear"
     )]
     Exposed(PlaneUrl),
+    #[error(
+        "IPV6_MODE: `routed` needs VPN_SUBNET_V6 to be the prefix that is routed to this host, such as 2001:db8:1:2::/64"
+    )]
+    NothingRouted,
     #[error("VPN_SUBNET, VPN_SUBNET_V6: {0}")]
     Subnet(#[from] SubnetError),
     #[error(transparent)]
@@ -163,11 +168,32 @@ pub struct NetworkConfig {
         default_value_t = 120
     )]
     pub quarantine_seconds: u32,
-    /// Networks that clients may reach although they are private, separated by commas
-    #[arg(long, env = "FORWARD_ALLOW", value_name = "FORWARD_ALLOW", default_value = "", value_parser = list::<IpNet>)]
-    pub forward_allow: List<IpNet>,
+    /// How clients' IPv6 packets leave: `nat` as the host's, `routed` as the client's own, from a prefix
+    /// that is routed to this host
+    #[arg(
+        long,
+        env = "IPV6_MODE",
+        value_name = "IPV6_MODE",
+        default_value = "nat"
+    )]
+    pub ipv6_mode: Ipv6Mode,
+    /// Networks that clients may reach although they are private, separated by commas; with a protocol
+    /// and port such as `10.1.2.3 tcp/443` that alone
+    #[arg(long, env = "FORWARD_ALLOW", value_name = "FORWARD_ALLOW", default_value = "", value_parser = allow)]
+    pub forward_allow: List<Destination>,
+    /// What clients may not reach, separated by commas: 198.51.100.0/24, tcp/25, `203.0.113.7 udp/1-99`;
+    /// goes before FORWARD_ALLOW
+    #[arg(long, env = "FORWARD_DENY", value_name = "FORWARD_DENY", default_value = "", value_parser = destinations)]
+    pub forward_deny: List<Destination>,
+    /// Let the node's resolver answer whatever clients ask on port 53 of anybody (true or false)
+    #[arg(
+        long, env = "DNS_REDIRECT", value_name = "DNS_REDIRECT",
+        default_value_t = false, default_missing_value = "true", num_args = 0..=1,
+        action = clap::ArgAction::Set
+    )]
+    pub dns_redirect: bool,
     /// Resolvers elsewhere that clients may ask although they are private, separated by commas
-    #[arg(long, env = "CLIENT_RESOLVERS", value_name = "CLIENT_RESOLVERS", default_value = "", value_parser = list::<IpAddr>)]
+    #[arg(long, env = "CLIENT_RESOLVERS", value_name = "CLIENT_RESOLVERS", default_value = "", value_parser = resolvers)]
     pub client_resolvers: List<IpAddr>,
     /// The interface whose rates are the node's load [default: the default route's]
     #[arg(long, env = "UPLINK", value_name = "UPLINK")]
@@ -200,6 +226,23 @@ impl Config {
                 .map(|name| name.trim_end().to_owned())
                 .map_err(ConfigError::Hostname),
         }
+    }
+
+    /// What the firewall's table is made from.
+    pub fn firewall(&self) -> Result<FirewallSetup, ConfigError> {
+        let network = &self.network;
+        let prefix_is_given = matches!(network.vpn_subnet_v6, Some(SubnetV6::Net(_)));
+        if network.ipv6_mode == Ipv6Mode::Routed && !prefix_is_given {
+            return Err(ConfigError::NothingRouted);
+        }
+        Ok(FirewallSetup {
+            addresses: self.pool()?.node_addresses(),
+            resolvers: network.client_resolvers.0.clone(),
+            allow: network.forward_allow.0.clone(),
+            deny: network.forward_deny.0.clone(),
+            ipv6: network.ipv6_mode,
+            redirect_dns: network.dns_redirect,
+        })
     }
 
     pub fn pool(&self) -> Result<Pool, ConfigError> {
@@ -291,17 +334,33 @@ fn subnet_v6(text: &str) -> Result<SubnetV6, &'static str> {
         .map_err(|_| "it takes a network such as fd00:1::/112, or `none`")
 }
 
-fn list<T: FromStr>(text: &str) -> Result<List<T>, String> {
+fn list<T: FromStr>(text: &str, takes: &str) -> Result<List<T>, String> {
     text.split(',')
         .map(str::trim)
         .filter(|item| !item.is_empty())
         .map(|item| {
-            item.parse().map_err(|_| {
-                format!("`{item}` is not one; it takes addresses or networks separated by commas")
-            })
+            item.parse()
+                .map_err(|_| format!("`{item}` is not one; {takes}, separated by commas"))
         })
         .collect::<Result<_, _>>()
         .map(List)
+}
+
+fn resolvers(text: &str) -> Result<List<IpAddr>, String> {
+    list(text, "it takes addresses")
+}
+
+fn destinations(text: &str) -> Result<List<Destination>, String> {
+    list(text, &MalformedDestination.to_string())
+}
+
+/// A port of every address would open it in each closed range at once.
+fn allow(text: &str) -> Result<List<Destination>, String> {
+    let list = destinations(text)?;
+    match list.0.iter().find(|it| it.network.is_none()) {
+        Some(everywhere) => Err(format!("`{everywhere}` needs a network before it")),
+        None => Ok(list),
+    }
 }
 
 #[cfg(test)]
@@ -341,6 +400,10 @@ mod tests {
     #[case(&["--vpn-subnet", "10.8.0.0"], "VPN_SUBNET")]
     #[case(&["--vpn-subnet-v6", "10.8.0.0/16"], "VPN_SUBNET_V6")]
     #[case(&["--forward-allow", "10.0.0.0/8,x"], "FORWARD_ALLOW")]
+    #[case(&["--forward-allow", "tcp/443"], "FORWARD_ALLOW")]
+    #[case(&["--forward-deny", "10.0.0.0/8,tcp/0"], "FORWARD_DENY")]
+    #[case(&["--dns-redirect", "perhaps"], "DNS_REDIRECT")]
+    #[case(&["--ipv6-mode", "bridged"], "IPV6_MODE")]
     #[case(&["--client-resolvers", "one"], "CLIENT_RESOLVERS")]
     #[case(&["--public-endpoint", "vpn"], "PUBLIC_ENDPOINT")]
     #[case(&["--public-endpoint", "vpn:0"], "PUBLIC_ENDPOINT")]
@@ -401,8 +464,31 @@ mod tests {
     }
 
     #[test]
+    fn routed_packets_need_a_prefix_of_their_own() {
+        let setup = |flags: &[&str]| parse(flags).expect("parses").firewall();
+        for flags in [&[][..], &["--vpn-subnet-v6", "none"]] {
+            let error = setup(&[flags, &["--ipv6-mode", "routed"]].concat());
+            let error = error.expect_err("refused").to_string();
+            assert!(
+                error.contains("IPV6_MODE") && error.contains("VPN_SUBNET_V6"),
+                "{error}"
+            );
+            assert_eq!(setup(flags).expect("valid").ipv6, Ipv6Mode::Nat);
+        }
+        let flags = [
+            "--ipv6-mode",
+            "routed",
+            "--vpn-subnet-v6",
+            "2001:db8:1:2::/112",
+        ];
+        assert_eq!(setup(&flags).expect("valid").ipv6, Ipv6Mode::Routed);
+    }
+
+    #[test]
     fn lists_and_endpoints_are_read() {
         let config = parse(&[
+            "--forward-deny",
+            "198.51.100.0/24, tcp/6667,203.0.113.7 tcp/443",
             "--forward-allow",
             "10.0.0.0/8, fd00::/8,",
             "--public-endpoint",
@@ -410,6 +496,7 @@ mod tests {
         ])
         .expect("valid");
         assert_eq!(config.network.forward_allow.0.len(), 2);
+        assert_eq!(config.network.forward_deny.0.len(), 3);
         assert_eq!(
             config.wireguard.endpoint().expect("set"),
             "[2001:db8::1]:51820"

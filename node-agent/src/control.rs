@@ -48,7 +48,7 @@ pub struct Status {
     pub session: LinkStatus,
     #[serde(flatten)]
     pub node: NodeStatus,
-    /// How often the firewall's table was missing and put back.
+    /// How often the firewall's table was missing or changed, and was put right.
     pub firewall_repairs: u64,
 }
 

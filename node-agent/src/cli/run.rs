@@ -5,21 +5,21 @@
 
 use std::future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
 use crate::config::Config;
 use crate::control::Server;
-use crate::firewall::{Firewall, FirewallSetup};
+use crate::firewall::{Firewall, Keeper};
 use crate::host::LoadSampler;
 use crate::host::forwarding::Forwarding;
 use crate::ledger::{self, Ledger};
@@ -49,15 +49,11 @@ pub(super) async fn execute(config: Config) -> anyhow::Result<()> {
     let identity = stored.identity.clone().ok_or(NotEnrolled)?;
 
     let addresses = pool.node_addresses();
-    let rules = FirewallSetup {
-        addresses: addresses.clone(),
-        resolvers: config.network.client_resolvers.0.clone(),
-        allow: config.network.forward_allow.0.clone(),
-    };
+    let rules = config.firewall()?;
     forward(config.network.subnet_v6().is_some());
     let firewall = Firewall::new(config.wireguard.interface.clone());
     // Before the interface: no client is ever there without isolation.
-    firewall.apply(&rules).await.context("firewall")?;
+    let firewall = Keeper::start(firewall, rules).await.context("firewall")?;
     let device = wireguard::open(
         config.wireguard.backend,
         config.wireguard.interface.clone(),
@@ -99,18 +95,18 @@ pub(super) async fn execute(config: Config) -> anyhow::Result<()> {
     };
     let (link, status) = Link::new(link, identity, handle.clone(), sampler);
     let link = link.probing(prober);
-    let repairs = Arc::new(AtomicU64::new(0));
+    let (repairs, look) = (firewall.repairs(), Arc::new(Notify::new()));
     let socket = config.run_dir.control_socket();
-    let control = Server::bind(&socket, handle.clone(), status, Arc::clone(&repairs))?;
+    let control = Server::bind(&socket, handle.clone(), status, repairs)?;
     let helpers = [
         tokio::spawn(control.run()),
-        tokio::spawn(keep_firewall(firewall, rules, repairs)),
+        tokio::spawn(firewall.run(RECONCILE_EVERY, Arc::clone(&look))),
         tokio::spawn(watchdog(handle.clone())),
     ];
     notify(NotifyState::Ready);
     let stop = CancellationToken::new();
     let link = tokio::spawn(link.run(stop.clone()));
-    let ended = serve(&handle, node).await;
+    let ended = serve(&handle, &look, node).await;
     notify(NotifyState::Stopping);
     stop.cancel();
     if timeout(GRACE, link).await.is_err() {
@@ -137,7 +133,11 @@ enum End {
 }
 
 /// Until a signal ends the agent, or the node cannot go on.
-async fn serve(handle: &NodeHandle, mut node: JoinHandle<Result<(), NodeError>>) -> End {
+async fn serve(
+    handle: &NodeHandle,
+    firewall: &Notify,
+    mut node: JoinHandle<Result<(), NodeError>>,
+) -> End {
     let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hang_up)) = (
         signal(SignalKind::terminate()),
         signal(SignalKind::interrupt()),
@@ -152,6 +152,7 @@ async fn serve(handle: &NodeHandle, mut node: JoinHandle<Result<(), NodeError>>)
             _ = interrupt.recv() => return End::Signal(node),
             _ = hang_up.recv() => {
                 info!(event = "reconcile_requested");
+                firewall.notify_one();
                 if handle.reconcile().await.is_err() {
                     warn!(event = "node_gone");
                 }
@@ -169,27 +170,6 @@ fn forward(v6: bool) {
     {
         if let Err(error) = switch.enable() {
             error!(event = "forwarding_off", %error);
-        }
-    }
-}
-
-/// Puts the table back when somebody removed it.
-async fn keep_firewall(firewall: Firewall, rules: FirewallSetup, repairs: Arc<AtomicU64>) {
-    let mut periodic = interval(RECONCILE_EVERY);
-    periodic.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        periodic.tick().await;
-        let repaired = match firewall.present().await {
-            Ok(true) => continue,
-            Ok(false) => firewall.apply(&rules).await,
-            Err(error) => Err(error),
-        };
-        match repaired {
-            Ok(()) => {
-                repairs.fetch_add(1, Ordering::Relaxed);
-                warn!(event = "firewall_repaired");
-            }
-            Err(error) => error!(event = "firewall_not_checked", %error),
         }
     }
 }

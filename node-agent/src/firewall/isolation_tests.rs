@@ -1,7 +1,10 @@
 //! What packets do: a client, a node with the table, and an internet, in three network namespaces.
 //! A veth stands in for the WireGuard interface; the rules know it only by its name.
 
+use std::io::Write;
+use std::net::{TcpListener, UdpSocket};
 use std::process::Command;
+use std::thread;
 
 use super::*;
 use crate::host::netns::{in_private_netns, run};
@@ -116,7 +119,7 @@ fn setup() -> FirewallSetup {
             "fd00:8::1/64".parse().unwrap(),
         ],
         resolvers: vec!["192.168.50.1".parse().unwrap()],
-        allow: Vec::new(),
+        ..FirewallSetup::default()
     }
 }
 
@@ -181,5 +184,115 @@ fn the_operator_opens_a_range_and_strangers_find_no_client() {
 
         firewall.remove().await.unwrap();
         assert!(world.ping(internet, "10.8.0.2"), "without the table");
+    });
+}
+
+/// Services of the node on port 53 of its own addresses: each answers with its name.
+fn resolver() {
+    for address in ["10.8.0.1:53", "[fd00:8::1]:53"] {
+        let (tcp, udp) = (TcpListener::bind(address), UdpSocket::bind(address));
+        let (tcp, udp) = (tcp.unwrap(), udp.unwrap());
+        // They end with the test's process.
+        thread::spawn(move || {
+            for stream in tcp.incoming() {
+                stream.unwrap().write_all(b"node").unwrap();
+            }
+        });
+        thread::spawn(move || {
+            let mut question = [0; 64];
+            while let Ok((_, from)) = udp.recv_from(&mut question) {
+                udp.send_to(b"node", from).unwrap();
+            }
+        });
+    }
+}
+
+#[test]
+fn whomever_a_client_asks_for_a_name_the_node_answers() {
+    in_private_netns(async || {
+        let world = World::new("dns");
+        resolver();
+        let answer = |protocol: &str, server: &str| {
+            let script = format!("exec 3<>/dev/{protocol}/{server}/53; echo q >&3; head -c4 <&3");
+            let output = Command::new("ip")
+                .args(["netns", "exec", &world.client, "timeout", "2"])
+                .args(["bash", "-c", &script])
+                .output();
+            String::from_utf8(output.unwrap().stdout).unwrap()
+        };
+        let firewall = Firewall::new("wg-test".parse().unwrap());
+        let mut setup = setup();
+        firewall.apply(&setup).await.unwrap();
+        assert_eq!(answer("udp", "10.8.0.1"), "node");
+        assert_eq!(answer("tcp", "198.41.0.4"), "");
+
+        setup.redirect_dns = true;
+        firewall.apply(&setup).await.unwrap();
+        for server in [
+            "198.41.0.4",
+            "10.99.99.99",
+            "2620:fe::fe",
+            "10.8.0.1",
+            "fd00:8::1",
+        ] {
+            for protocol in ["udp", "tcp"] {
+                assert_eq!(answer(protocol, server), "node", "{protocol} {server}");
+            }
+        }
+        assert!(
+            world.knock("198.41.0.4", 443),
+            "other ports go where they went"
+        );
+    });
+}
+
+#[test]
+fn what_is_denied_is_denied_even_where_it_is_allowed() {
+    in_private_netns(async || {
+        let world = World::new("dny");
+        let firewall = Firewall::new("wg-test".parse().unwrap());
+        let mut setup = setup();
+        setup.allow = ["192.168.50.0/24", "100.64.7.7 tcp/443"]
+            .map(|it| it.parse().unwrap())
+            .into();
+        setup.deny = ["192.168.50.1 tcp/443", "tcp/6000-6010", "2620:fe::/48"]
+            .map(|it| it.parse().unwrap())
+            .into();
+        firewall.apply(&setup).await.unwrap();
+        for (to, port, answers) in [
+            ("192.168.50.1", 443, false),
+            ("192.168.50.1", 444, true),
+            ("192.168.50.1", 6005, false),
+            ("100.64.7.7", 443, true),
+            ("100.64.7.7", 444, false),
+            ("198.41.0.4", 5999, true),
+            ("198.41.0.4", 6000, false),
+            ("198.41.0.4", 6010, false),
+            ("198.41.0.4", 6011, true),
+            ("2620:fe::fe", 80, false),
+        ] {
+            assert_eq!(world.knock(to, port), answers, "{to} port {port}");
+        }
+    });
+}
+
+#[test]
+fn a_routed_prefix_is_not_translated_and_not_open_to_strangers() {
+    in_private_netns(async || {
+        let world = World::new("rtd");
+        let (client, internet) = (world.client.as_str(), world.internet.as_str());
+        let firewall = Firewall::new("wg-test".parse().unwrap());
+        let mut setup = setup();
+        setup.ipv6 = Ipv6Mode::Routed;
+        firewall.apply(&setup).await.unwrap();
+        assert!(world.ping(client, "198.41.0.4"), "IPv4 is translated");
+        assert!(!world.ping(client, "2620:fe::fe"), "there is no way back");
+        run(&format!(
+            "ip -n {internet} route add fd00:8::/64 via 2600:1::2"
+        ));
+        // The internet first looks for its neighbour, which takes a second where the link is new.
+        let answered = (0..20).any(|_| world.ping(client, "2620:fe::fe"));
+        assert!(answered, "with its own address");
+        assert!(!world.ping(internet, "fd00:8::2"), "nobody asked for it");
     });
 }

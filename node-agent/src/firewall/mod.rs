@@ -4,10 +4,13 @@
 //! services, not private, link-local or metadata addresses, and not port 25. The table is built as
 //! a value from [`FirewallSetup`] and replaced in one transaction, so there is never a moment
 //! without it, and other tables are never touched. It only takes away: a packet that our table
-//! lets pass may still be dropped by somebody else's.
+//! lets pass may still be dropped by somebody else's. A [`Keeper`] holds it against changes.
 
+mod destination;
+mod events;
 #[cfg(test)]
 mod isolation_tests;
+mod keeper;
 mod ruleset;
 mod syntax;
 #[cfg(test)]
@@ -17,6 +20,10 @@ use std::io;
 use std::net::IpAddr;
 use std::process::Stdio;
 
+pub use self::destination::{Destination, MalformedDestination, Ports, Transport};
+pub use self::keeper::{Drift, Keeper};
+
+use clap::ValueEnum;
 use ipnet::IpNet;
 use nftables::helper::{self, NftablesError};
 use nftables::schema::{NfListObject, NfObject, Nftables};
@@ -25,8 +32,22 @@ use tokio::process::Command;
 
 use crate::wireguard::InterfaceName;
 
+/// While others change their tables all the time, ours is listed without proof that it is ours.
+const ATTEMPTS: usize = 5;
+
+/// How clients' IPv6 packets reach the internet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Ipv6Mode {
+    /// With the host's address.
+    #[default]
+    Nat,
+    /// With the client's own address, from a prefix that is routed to this host. What nobody asked for
+    /// reaches no client all the same.
+    Routed,
+}
+
 /// What the rules are made from.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct FirewallSetup {
     /// The node's own addresses inside the tunnel, with the pool's prefix length: where clients
     /// find DNS and a ping's answer, and what is masqueraded.
@@ -34,7 +55,12 @@ pub struct FirewallSetup {
     /// Resolvers elsewhere that clients may ask on port 53, though their addresses be private.
     pub resolvers: Vec<IpAddr>,
     /// Destinations that clients may reach although they lie in a range that is closed to them.
-    pub allow: Vec<IpNet>,
+    pub allow: Vec<Destination>,
+    /// Destinations that clients may not reach, whatever else is said of them.
+    pub deny: Vec<Destination>,
+    pub ipv6: Ipv6Mode,
+    /// Whomever a client asks on port 53, the node's resolver answers.
+    pub redirect_dns: bool,
 }
 
 /// Why the table could not be read or changed.
@@ -44,6 +70,10 @@ pub enum FirewallError {
     Execute(#[from] io::Error),
     #[error("nftables refused: {0}")]
     Refused(String),
+    #[error("the kernel does not tell its rules' generation: {0}")]
+    Generation(#[source] io::Error),
+    #[error("somebody else removes the table as soon as it is made")]
+    Removed,
 }
 
 /// Our table for one interface.
@@ -59,13 +89,49 @@ impl Firewall {
     }
 
     /// Brings the table to `setup` in one transaction. Doing it again changes nothing.
-    pub async fn apply(&self, setup: &FirewallSetup) -> Result<(), FirewallError> {
+    async fn apply(&self, setup: &FirewallSetup) -> Result<(), FirewallError> {
         run_transaction(&ruleset::replacement(&self.interface, setup)).await
     }
 
     /// Removes the table. Succeeds where there is none.
     pub async fn remove(&self) -> Result<(), FirewallError> {
         run_transaction(&ruleset::removal(&self.interface)).await
+    }
+
+    /// Brings the table to `setup`, and says how it is listed then. Where somebody else's transaction
+    /// came between, the listing might show their work for ours: it is done again.
+    async fn establish(&self, setup: &FirewallSetup) -> Result<String, FirewallError> {
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            let before = generation()?;
+            self.apply(setup).await?;
+            let listing = self.listing().await?;
+            let alone = generation()? == before.wrapping_add(1);
+            match listing {
+                Some(listing) if alone || attempts == ATTEMPTS => return Ok(listing),
+                None if attempts == ATTEMPTS => return Err(FirewallError::Removed),
+                _ => {}
+            }
+        }
+    }
+
+    /// The table as `nft` lists it, without what moves by itself. None where there is no table.
+    async fn listing(&self) -> Result<Option<String>, FirewallError> {
+        let name = ruleset::table_name(&self.interface);
+        let output = Command::new("nft")
+            .args(["--stateless", "--numeric", "list", "table", "inet", &name])
+            .stdin(Stdio::null())
+            .kill_on_drop(true)
+            .output()
+            .await?;
+        if output.status.success() {
+            return Ok(Some(String::from_utf8_lossy(&output.stdout).into_owned()));
+        }
+        if self.present().await? {
+            return Err(refused(&output.stderr));
+        }
+        Ok(None)
     }
 
     /// Whether the table is there.
@@ -80,6 +146,10 @@ impl Firewall {
             matches!(object, NfObject::ListObject(NfListObject::Table(table)) if table.name == name)
         }))
     }
+}
+
+fn generation() -> Result<u32, FirewallError> {
+    events::generation().map_err(FirewallError::Generation)
 }
 
 /// The library's own way of doing this loses what `nft` says about a refusal.
@@ -105,8 +175,11 @@ pub(crate) async fn run_nft(arguments: &[&str], input: &[u8]) -> Result<(), Fire
     if output.status.success() {
         return Ok(written?);
     }
-    let said = String::from_utf8_lossy(&output.stderr);
-    Err(FirewallError::Refused(said.trim().to_owned()))
+    Err(refused(&output.stderr))
+}
+
+fn refused(said: &[u8]) -> FirewallError {
+    FirewallError::Refused(String::from_utf8_lossy(said).trim().to_owned())
 }
 
 impl From<NftablesError> for FirewallError {

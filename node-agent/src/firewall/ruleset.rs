@@ -5,20 +5,22 @@ use nftables::batch::Batch;
 use nftables::schema::{self, Chain, NfListObject, Nftables, Table};
 use nftables::types::{NfChainPolicy, NfChainType, NfFamily, NfHook};
 
-use super::FirewallSetup;
 use super::syntax::{
     Rule, accept, clamp_segments, connection_state, dns, drop, each_destination, each_source,
-    from_interface, goto, masquerade, not_from_interfaces, not_to_interface, ping, tcp_port,
-    to_interface,
+    each_target, elsewhere, from_interface, goto, masquerade, not_from_interfaces,
+    not_to_interface, ping, tcp_port, to_address, to_interface,
 };
+use super::{FirewallSetup, Ipv6Mode};
 use crate::wireguard::InterfaceName;
 
-/// IPv4 that is not the public internet: IANA's special-purpose registry, multicast, broadcast.
-const CLOSED_V4: [&str; 15] = [
+/// IPv4 that is not the public internet: IANA's special-purpose registry, multicast, broadcast; and
+/// the address, public by its number, at which Azure's hosts serve their guests.
+const CLOSED_V4: [&str; 16] = [
     "0.0.0.0/8",
     "10.0.0.0/8",
     "100.64.0.0/10",
     "127.0.0.0/8",
+    "168.63.129.16/32",
     "169.254.0.0/16",
     "172.16.0.0/12",
     "192.0.0.0/24",
@@ -44,7 +46,8 @@ const CLOSED_V6: [&str; 7] = [
     "3fff::/20",
 ];
 
-/// nftables' standard priorities for filtering and for source NAT.
+/// nftables' standard priorities for destination NAT, for filtering and for source NAT.
+const PRIORITY_DESTINATION_NAT: i32 = -100;
 const PRIORITY_FILTER: i32 = 0;
 const PRIORITY_SOURCE_NAT: i32 = 100;
 
@@ -71,6 +74,9 @@ pub(super) fn replacement(interface: &InterfaceName, setup: &FirewallSetup) -> N
     transaction.chain(TO_HOST, to_host(setup));
     transaction.hook(NfHook::Forward, forward(wg));
     transaction.hook(NfHook::Input, input(wg, setup));
+    if setup.redirect_dns {
+        transaction.hook(NfHook::Prerouting, prerouting(wg, setup));
+    }
     transaction.hook(NfHook::Postrouting, postrouting(wg, setup));
     transaction.finish()
 }
@@ -94,9 +100,10 @@ fn from_clients(wg: &str, setup: &FirewallSetup) -> Vec<Rule> {
         vec![connection_state(&["invalid"]), drop()],
         vec![tcp_port(25), drop()],
     ];
+    rules.extend(each_target(&setup.deny, &drop()));
     rules.extend(each_destination(&subnets(setup), &[drop()]));
     rules.extend(each_destination(&resolvers, &ask));
-    rules.extend(each_destination(&setup.allow, &[accept()]));
+    rules.extend(each_target(&setup.allow, &accept()));
     rules.extend(each_destination(&closed(), &[drop()]));
     rules
 }
@@ -138,8 +145,22 @@ fn to_host(setup: &FirewallSetup) -> Vec<Rule> {
     rules
 }
 
+/// Before routing, so that the question is for the host and meets the rules for it.
+fn prerouting(wg: &str, setup: &FirewallSetup) -> Vec<Rule> {
+    let redirected = setup.addresses.iter().map(|own| {
+        let address = own.addr();
+        let ask = [from_interface(wg), elsewhere(address)];
+        [ask.as_slice(), &dns(), &[to_address(address)]].concat()
+    });
+    redirected.collect()
+}
+
 fn postrouting(wg: &str, setup: &FirewallSetup) -> Vec<Rule> {
-    each_source(&subnets(setup), &[not_to_interface(wg), masquerade()])
+    let mut translated = subnets(setup);
+    if setup.ipv6 == Ipv6Mode::Routed {
+        translated.retain(|subnet| matches!(subnet, IpNet::V4(_)));
+    }
+    each_source(&translated, &[not_to_interface(wg), masquerade()])
 }
 
 fn closed() -> Vec<IpNet> {
@@ -209,6 +230,7 @@ impl Transaction {
     /// A chain that the kernel calls at `hook`.
     fn hook(&mut self, hook: NfHook, rules: Vec<Rule>) {
         let (name, kind, priority) = match hook {
+            NfHook::Prerouting => ("prerouting", NfChainType::NAT, PRIORITY_DESTINATION_NAT),
             NfHook::Postrouting => ("postrouting", NfChainType::NAT, PRIORITY_SOURCE_NAT),
             NfHook::Input => ("input", NfChainType::Filter, PRIORITY_FILTER),
             _ => ("forward", NfChainType::Filter, PRIORITY_FILTER),

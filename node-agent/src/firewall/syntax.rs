@@ -1,11 +1,17 @@
 //! Short words for the parts of nftables' language that our rules use.
 
+use std::net::IpAddr;
+
 use ipnet::IpNet;
 use nftables::expr::{
     BinaryOperation, CT, Expression, Meta, MetaKey, NamedExpression, Payload, PayloadField, Prefix,
-    RT, RTKey, SetItem, TcpOption,
+    RT, RTKey, Range, SetItem, TcpOption,
 };
-use nftables::stmt::{Accept, Drop, JumpTarget, Mangle, Match, Operator, Statement};
+use nftables::stmt::{
+    Accept, Drop, JumpTarget, Mangle, Match, NAT, NATFamily, Operator, Statement,
+};
+
+use super::{Destination, Ports};
 
 /// Matches and ends, in the order in which they are evaluated.
 pub(super) type Rule = Vec<Statement<'static>>;
@@ -117,6 +123,62 @@ pub(super) fn each_destination(networks: &[IpNet], rule: &[Statement<'static>]) 
     each_family("daddr", networks, rule)
 }
 
+/// Ends with `end` where the packet goes to one of `targets`: one rule a family for networks, one for
+/// each target with ports.
+pub(super) fn each_target(targets: &[Destination], end: &Statement<'static>) -> Vec<Rule> {
+    let whole: Vec<_> = targets
+        .iter()
+        .filter(|target| target.ports.is_none())
+        .filter_map(|target| target.network)
+        .collect();
+    let mut rules = each_destination(&whole, std::slice::from_ref(end));
+    for target in targets {
+        let Some(ports) = target.ports else { continue };
+        let rule = [to_ports(ports), end.clone()];
+        match target.network {
+            Some(network) => rules.extend(each_destination(&[network], &rule)),
+            None => rules.push(rule.into()),
+        }
+    }
+    rules
+}
+
+fn to_ports(ports: Ports) -> Statement<'static> {
+    let number = |port: u16| Expression::Number(port.into());
+    let (first, last) = (number(ports.first), number(ports.last));
+    let wanted = if ports.first == ports.last {
+        first
+    } else {
+        let range = [first, last];
+        Expression::Range(Box::new(Range { range }))
+    };
+    let field = field(ports.protocol.word(), "dport");
+    compare(Operator::EQ, field, wanted)
+}
+
+/// The packet goes to another address of the same family.
+pub(super) fn elsewhere(own: IpAddr) -> Statement<'static> {
+    let family = Family::of(own);
+    compare(
+        Operator::NEQ,
+        field(family.header(), "daddr"),
+        word(&own.to_string()),
+    )
+}
+
+/// The packet goes to `address` instead.
+pub(super) fn to_address(address: IpAddr) -> Statement<'static> {
+    Statement::DNAT(Some(NAT {
+        addr: Some(word(&address.to_string())),
+        family: Some(match Family::of(address) {
+            Family::V4 => NATFamily::IP,
+            Family::V6 => NATFamily::IP6,
+        }),
+        port: None,
+        flags: None,
+    }))
+}
+
 /// The rule `rule` for each family that `networks` has, where the packet comes from one of them.
 pub(super) fn each_source(networks: &[IpNet], rule: &[Statement<'static>]) -> Vec<Rule> {
     each_family("saddr", networks, rule)
@@ -141,6 +203,13 @@ enum Family {
 }
 
 impl Family {
+    const fn of(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(_) => Self::V4,
+            IpAddr::V6(_) => Self::V6,
+        }
+    }
+
     const fn header(self) -> &'static str {
         match self {
             Self::V4 => "ip",

@@ -16,19 +16,37 @@ fn dual_stack() -> FirewallSetup {
             "fd00:8::1/64".parse().unwrap(),
         ],
         resolvers: vec!["192.168.7.53".parse().unwrap()],
-        allow: vec![
-            "203.0.113.0/25".parse().unwrap(),
-            "203.0.113.128/25".parse().unwrap(),
-            "2001:db8:1::/48".parse().unwrap(),
-        ],
+        allow: destinations(&["203.0.113.0/25", "203.0.113.128/25", "2001:db8:1::/48"]),
+        ..FirewallSetup::default()
     }
+}
+
+/// Everything that an operator can say.
+fn particular() -> FirewallSetup {
+    FirewallSetup {
+        allow: destinations(&["172.16.5.0/24", "172.16.6.7 tcp/443"]),
+        deny: destinations(&[
+            "9.9.9.9",
+            "tcp/6667",
+            "udp/6881-6889",
+            "8.8.8.0/24 tcp/443",
+            "2620:fe::/48",
+            "2001:4860::/32 udp/443",
+        ]),
+        ipv6: Ipv6Mode::Routed,
+        redirect_dns: true,
+        ..dual_stack()
+    }
+}
+
+fn destinations(texts: &[&str]) -> Vec<Destination> {
+    texts.iter().map(|text| text.parse().unwrap()).collect()
 }
 
 fn v4_only() -> FirewallSetup {
     FirewallSetup {
         addresses: vec!["10.8.0.1/16".parse().unwrap()],
-        resolvers: Vec::new(),
-        allow: Vec::new(),
+        ..FirewallSetup::default()
     }
 }
 
@@ -39,6 +57,7 @@ fn listing() -> String {
 
 #[rstest]
 #[case::dual_stack(dual_stack(), include_str!("tests/dual_stack.nft"))]
+#[case::particular(particular(), include_str!("tests/particular.nft"))]
 #[case::v4_only(v4_only(), include_str!("tests/v4_only.nft"))]
 fn the_kernel_holds_exactly_these_rules(
     #[case] setup: FirewallSetup,

@@ -22,6 +22,9 @@ use shared::wireguard::{PresharedKey, PrivateKey, PublicKey};
 use self::kernel::KernelDevice;
 use self::userspace::UserspaceDevice;
 
+#[doc(hidden)]
+pub use self::kernel::peers_in_dump;
+
 pub use self::interface_name::{InterfaceName, InvalidInterfaceName};
 
 /// What the interface shall be, apart from its peers.

@@ -1,9 +1,10 @@
 //! The node agent as a process in the node's namespace.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 use std::time::Duration;
 
+use nix::unistd::Pid;
 use serde_json::Value;
 
 use super::process::{Process, binary};
@@ -17,6 +18,9 @@ pub struct Agent {
     folder: PathBuf,
     interface: String,
     environment: Vec<(&'static str, String)>,
+    /// What confines it: a command line that becomes the one behind it.
+    confinement: Vec<String>,
+    program: PathBuf,
     process: Option<Process>,
 }
 
@@ -41,6 +45,12 @@ impl AgentStatus {
         kinds.iter().map(|kind| self.number(kind)).sum()
     }
 
+    /// How often the firewall's table was put right.
+    #[must_use]
+    pub fn firewall_repairs(&self) -> u64 {
+        self.number("/firewall_repairs")
+    }
+
     #[must_use]
     pub fn is_connected(&self) -> bool {
         self.0
@@ -52,6 +62,20 @@ impl AgentStatus {
 impl Agent {
     /// Enrols as `hostname` and runs.
     pub async fn start(
+        world: &World,
+        plane: &Plane,
+        folder: &Path,
+        hostname: &str,
+        backend: Backend,
+    ) -> Self {
+        let mut agent = Self::new(world, plane, folder, hostname, backend);
+        agent.begin(&plane.enrolment_token(hostname)).await;
+        agent
+    }
+
+    /// An agent that neither is enrolled nor runs.
+    #[must_use]
+    pub fn new(
         world: &World,
         plane: &Plane,
         folder: &Path,
@@ -79,22 +103,53 @@ impl Agent {
                 "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned(),
             ),
         ];
-        let mut agent = Self {
+        Self {
             namespace: world.node(),
             folder: folder.to_owned(),
             interface,
             environment,
+            confinement: Vec::new(),
+            program: binary("NODE_AGENT_BIN", "node-agent"),
             process: None,
-        };
-        agent.enrol(&plane.enrolment_token(hostname)).await;
-        agent.run();
-        agent.wait_connected().await;
-        agent
+        }
     }
 
+    /// Enrols with the token, runs, and waits for the session.
+    pub async fn begin(&mut self, token: &str) {
+        self.enrol(token).await;
+        self.run();
+        self.wait_connected().await;
+    }
+
+    /// From here on it enrols, runs and tears down as `program` behind this command line.
+    pub fn confine(&mut self, confinement: Vec<String>, program: PathBuf) {
+        self.confinement = confinement;
+        self.program = program;
+    }
+
+    /// Sets a further variable.
+    pub fn set(&mut self, variable: &'static str, value: &str) {
+        self.environment.push((variable, value.to_owned()));
+    }
+
+    /// Unconfined, as an operator asks.
     fn command(&self) -> Command {
         let program = binary("NODE_AGENT_BIN", "node-agent");
-        let mut command = World::command(&self.namespace, &program);
+        self.prepared(World::command(&self.namespace, &program))
+    }
+
+    /// As the service does.
+    fn service(&self) -> Command {
+        let mut words = self.confinement.iter();
+        let Some(first) = words.next() else {
+            return self.prepared(World::command(&self.namespace, &self.program));
+        };
+        let mut command = World::command(&self.namespace, Path::new(first));
+        command.args(words).arg(&self.program);
+        self.prepared(command)
+    }
+
+    fn prepared(&self, mut command: Command) -> Command {
         command
             .env_clear()
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
@@ -102,12 +157,17 @@ impl Agent {
         command
     }
 
+    /// Runs one of its commands to the end, confined as the service is.
+    #[must_use]
+    pub fn execute(&self, arguments: &[&str]) -> Output {
+        let output = self.service().args(arguments).output();
+        output.expect("the agent's program runs")
+    }
+
     /// As an operator does: again when the plane says that it is busy, as it does under emulation.
     async fn enrol(&self, token: &str) {
         wait_until("the agent enrols", Duration::from_secs(30), async || {
-            let mut command = self.command();
-            let output = command.args(["enroll", "--token", token]).output();
-            let output = output.expect("the agent's program runs");
+            let output = self.execute(&["enroll", "--token", token]);
             let words = String::from_utf8_lossy(&output.stderr);
             assert!(
                 output.status.success() || words.contains("SERVICE_UNAVAILABLE"),
@@ -120,7 +180,7 @@ impl Agent {
 
     /// Starts the process, again after [`Agent::kill`].
     pub fn run(&mut self) {
-        let process = Process::spawn("node-agent", &self.folder, self.command().arg("run"));
+        let process = Process::spawn("node-agent", &self.folder, self.service().arg("run"));
         self.process = Some(process);
     }
 
@@ -140,6 +200,25 @@ impl Agent {
         if let Some(mut process) = self.process.take() {
             process.terminate().await;
         }
+    }
+
+    /// Runs one of its commands as an operator does, with what it says.
+    pub fn cli(&self, arguments: &[&str]) -> String {
+        let output = self.command().args(arguments).output();
+        let output = output.expect("the agent's program runs");
+        assert!(
+            output.status.success(),
+            "node-agent {}: {}",
+            arguments.join(" "),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// The running process.
+    #[must_use]
+    pub fn pid(&self) -> Option<Pid> {
+        self.process.as_ref().map(Process::pid)
     }
 
     #[must_use]

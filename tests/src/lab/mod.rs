@@ -11,7 +11,9 @@
 //! of its own and goes when its value is dropped.
 
 mod agent;
+mod neighbour;
 mod plane;
+mod probe;
 mod process;
 mod stage;
 mod wg;
@@ -19,7 +21,9 @@ mod wire;
 mod world;
 
 pub use agent::{Agent, AgentStatus};
+pub use neighbour::Neighbour;
 pub use plane::{Plane, PlaneSettings};
+pub use probe::{Answer, Prober, Services};
 pub use process::{Process, binary, run, try_run};
 pub use stage::Stage;
 pub use wg::{Backend, Ping, PingReport, WgClient, WgPeer, dump, key_of, unix_now};

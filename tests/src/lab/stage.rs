@@ -1,5 +1,6 @@
 //! Everything that an end-to-end test begins with: a world, a plane, a node and a person.
 
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -33,6 +34,14 @@ impl Stage {
     }
 
     pub async fn with(backend: Backend) -> Self {
+        Self::with_agent(backend, |_, _, _| {}).await
+    }
+
+    /// With an agent that is changed before it enrols.
+    pub async fn with_agent(
+        backend: Backend,
+        prepare: impl FnOnce(&mut Agent, &World, &Path),
+    ) -> Self {
         require_root();
         let (world, db) = (World::new(), TestDb::new().await);
         let folder = tempfile::tempdir().expect("a folder can be made");
@@ -45,7 +54,9 @@ impl Stage {
             more: vec![("CONNECT_ACK_TIMEOUT_MS", patience.as_millis().to_string())],
         };
         let plane = Plane::start(folder.path(), &settings).await;
-        let agent = Agent::start(&world, &plane, folder.path(), "node", backend).await;
+        let mut agent = Agent::new(&world, &plane, folder.path(), "node", backend);
+        prepare(&mut agent, &world, folder.path());
+        agent.begin(&plane.enrolment_token("node")).await;
         let user = plane.client().sign_up("ada@example.org").await;
         db.execute(
             "INSERT INTO plans (id, name, plan_type, max_devices, max_connections, tier)

@@ -123,7 +123,16 @@ pub struct WgClient {
 impl WgClient {
     /// An interface without a configuration.
     pub async fn new(world: &World, folder: &Path, backend: Backend) -> Self {
-        let (namespace, interface) = (world.client(), world.interface("c"));
+        Self::within(world.client(), world.interface("c"), folder, backend).await
+    }
+
+    /// The same in another namespace.
+    pub(super) async fn within(
+        namespace: String,
+        interface: String,
+        folder: &Path,
+        backend: Backend,
+    ) -> Self {
         let data_plane = match backend {
             Backend::Kernel => {
                 run(
@@ -143,7 +152,8 @@ impl WgClient {
             Backend::Userspace => {
                 let mut command = World::command(&namespace, Path::new("wireguard-go"));
                 command.args(["--foreground", &interface]);
-                Some(Process::spawn("client-wireguard", folder, &mut command))
+                let name = format!("{interface}-wireguard");
+                Some(Process::spawn(&name, folder, &mut command))
             }
         };
         let client = Self {
@@ -162,6 +172,11 @@ impl WgClient {
         )
         .await;
         client
+    }
+
+    #[must_use]
+    pub fn namespace(&self) -> &str {
+        &self.namespace
     }
 
     fn try_inside(&self, program: &str, arguments: &[&str]) -> bool {

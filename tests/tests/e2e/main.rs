@@ -5,10 +5,11 @@
     reason = "helpers of tests fail by panicking"
 )]
 
+mod isolation;
 mod limits;
-
 mod rotation;
 mod round_trips;
+mod sandbox;
 
 use std::time::Duration;
 

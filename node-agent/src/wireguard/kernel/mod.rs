@@ -37,6 +37,15 @@ pub async fn available() -> Result<(), DeviceError> {
         .map_err(interrupted)?
 }
 
+/// How many peers the messages of a dump have, none where they are malformed: the fuzzer's way in.
+#[doc(hidden)]
+#[must_use]
+pub fn peers_in_dump(messages: &[&[u8]]) -> Option<usize> {
+    let mut dump = Dump::default();
+    messages.iter().try_for_each(|it| dump.read(it)).ok()?;
+    Some(dump.finish().peers.len())
+}
+
 impl KernelDevice {
     pub(super) fn open(name: InterfaceName) -> Result<Self, DeviceError> {
         Ok(Self {
