@@ -117,13 +117,21 @@ pub struct WgClient {
     namespace: String,
     interface: String,
     folder: PathBuf,
+    /// Its routes' metric.
+    number: u8,
     _data_plane: Option<Process>,
 }
 
 impl WgClient {
     /// An interface without a configuration.
     pub async fn new(world: &World, folder: &Path, backend: Backend) -> Self {
-        let (namespace, interface) = (world.client(), world.interface("c"));
+        Self::numbered(world, folder, backend, 0).await
+    }
+
+    /// One of several in the client's namespace. Where nothing else is said, traffic goes through
+    /// the one with the lowest number.
+    pub async fn numbered(world: &World, folder: &Path, backend: Backend, number: u8) -> Self {
+        let (namespace, interface) = (world.client(), world.interface(&format!("k{number}")));
         let data_plane = match backend {
             Backend::Kernel => {
                 run(
@@ -143,13 +151,15 @@ impl WgClient {
             Backend::Userspace => {
                 let mut command = World::command(&namespace, Path::new("wireguard-go"));
                 command.args(["--foreground", &interface]);
-                Some(Process::spawn("client-wireguard", folder, &mut command))
+                let name = format!("client-wireguard-{number}");
+                Some(Process::spawn(&name, folder, &mut command))
             }
         };
         let client = Self {
             namespace,
             interface,
             folder: folder.to_owned(),
+            number,
             _data_plane: data_plane,
         };
         wait_until(
@@ -162,6 +172,11 @@ impl WgClient {
         )
         .await;
         client
+    }
+
+    #[must_use]
+    pub fn interface(&self) -> &str {
+        &self.interface
     }
 
     fn try_inside(&self, program: &str, arguments: &[&str]) -> bool {
@@ -204,7 +219,12 @@ impl WgClient {
         }
         writeln!(batch, "link set mtu 1420 up dev {interface}").expect("room");
         for all in ["0.0.0.0/0", "::/0"] {
-            writeln!(batch, "route replace {all} dev {interface}").expect("room");
+            writeln!(
+                batch,
+                "route replace {all} dev {interface} metric {}",
+                self.number
+            )
+            .expect("room");
         }
         let batch = file("batch", &batch);
         run("ip", &["-n", &self.namespace, "-batch", &batch]);

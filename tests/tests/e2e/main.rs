@@ -1,5 +1,7 @@
 //! Both daemons as processes in network namespaces, with a stock WireGuard client.
 
+mod faults;
+
 use std::time::Duration;
 
 use serde_json::json;
