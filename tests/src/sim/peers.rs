@@ -7,8 +7,8 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use shared::ids::{ConnectionId, Generation, PeerId, Revision};
 use shared::protocol::counters::{CountersFrame, MAX_ENTRIES};
 use shared::protocol::{
-    Addresses, Applied, Apply, Change, FailureReason, Outcome, Peer, PeerCounters,
-    PeerResult, SnapshotPart, StateHash, Timings,
+    Addresses, Applied, Apply, Change, FailureReason, Outcome, Peer, PeerCounters, PeerResult,
+    SnapshotPart, StateHash, Timings,
 };
 use shared::wireguard::{PresharedKey, PublicKey};
 
