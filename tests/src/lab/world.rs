@@ -57,7 +57,7 @@ impl Site {
                     )
                 };
                 let table = format!(
-                    "table inet cut {{ {} {} }}",
+                    "table inet cut {{ {}; {}; }}",
                     chain("input"),
                     chain("output")
                 );
