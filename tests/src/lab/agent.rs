@@ -8,7 +8,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use super::process::{Process, binary};
-use super::{Backend, Plane, World};
+use super::{Backend, Plane, Site, World};
 use crate::wait_until;
 
 /// A node agent with its state in a folder. Dropping it kills the process and nothing else.
@@ -73,6 +73,24 @@ impl Agent {
         agent
     }
 
+    /// At one of the world's sites, in a folder of its own, with further variables.
+    pub async fn start_at(
+        site: &Site,
+        plane: &Plane,
+        folder: &Path,
+        hostname: &str,
+        backend: Backend,
+        more: &[(&'static str, &str)],
+    ) -> Self {
+        let mut agent = Self::at(site, plane, folder, hostname, backend);
+        // What is said twice holds as it is said last.
+        for (name, value) in more {
+            agent.set(name, value);
+        }
+        agent.begin(&plane.enrolment_token(hostname)).await;
+        agent
+    }
+
     /// An agent that neither is enrolled nor runs.
     #[must_use]
     pub fn new(
@@ -82,15 +100,18 @@ impl Agent {
         hostname: &str,
         backend: Backend,
     ) -> Self {
-        let interface = world.interface("n");
+        Self::at(world.site(0), plane, folder, hostname, backend)
+    }
+
+    fn at(site: &Site, plane: &Plane, folder: &Path, hostname: &str, backend: Backend) -> Self {
         let path = |name: &str| folder.join(name).display().to_string();
         let environment = vec![
             ("PLANE_URL", plane.url().to_owned()),
             ("PLANE_CA_FILE", plane.root_file().display().to_string()),
             ("HOSTNAME", hostname.to_owned()),
-            ("WIREGUARD_INTERFACE", interface.clone()),
+            ("WIREGUARD_INTERFACE", site.interface.clone()),
             ("WIREGUARD_PORT", "51820".to_owned()),
-            ("PUBLIC_ENDPOINT", format!("{}:51820", World::NODE)),
+            ("PUBLIC_ENDPOINT", format!("{}:51820", site.address)),
             ("VPN_SUBNET", "10.77.0.0/16".to_owned()),
             ("VPN_SUBNET_V6", "fd77::/112".to_owned()),
             ("FORWARD_ALLOW", World::INTERNET_RANGES.to_owned()),
@@ -104,9 +125,9 @@ impl Agent {
             ),
         ];
         Self {
-            namespace: world.node(),
+            namespace: site.namespace.clone(),
             folder: folder.to_owned(),
-            interface,
+            interface: site.interface.clone(),
             environment,
             confinement: Vec::new(),
             program: binary("NODE_AGENT_BIN", "node-agent"),
@@ -193,6 +214,11 @@ impl Agent {
     /// `kill -9`.
     pub fn kill(&mut self) {
         self.process = None;
+    }
+
+    /// Whether the process is there.
+    pub fn is_running(&mut self) -> bool {
+        self.process.as_mut().is_some_and(Process::is_running)
     }
 
     /// Asks it to end. The interface stays.

@@ -108,10 +108,20 @@ impl Plane {
         self.process.kill();
     }
 
-    /// The same plane on the same port.
-    pub async fn restart(mut self) -> Self {
+    /// Whether the process is there.
+    pub fn is_running(&mut self) -> bool {
+        self.process.is_running()
+    }
+
+    /// Starts the process again, as a supervisor does: whether it comes up is another question.
+    pub fn run(&mut self) {
         self.process.kill();
         self.process = spawn(&self.folder, &self.environment);
+    }
+
+    /// The same plane on the same port.
+    pub async fn restart(mut self) -> Self {
+        self.run();
         self.ready().await
     }
 
@@ -154,7 +164,8 @@ fn environment(settings: &PlaneSettings, port: u16) -> BTreeMap<String, String> 
     let address = settings.address.to_string();
     let hosts = format!("{address},127.0.0.1,localhost");
     let (port, metrics_port) = (port.to_string(), free_port().to_string());
-    let redis = shared_url();
+    let own = settings.more.iter().any(|(name, _)| *name == "REDIS_URL");
+    let redis = if own { String::new() } else { shared_url() };
     let fixed = [
         ("DATABASE_URL", settings.database_url.as_str()),
         ("REDIS_URL", &redis),

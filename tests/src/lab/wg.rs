@@ -117,6 +117,8 @@ pub struct WgClient {
     namespace: String,
     interface: String,
     folder: PathBuf,
+    /// Its routes' metric.
+    number: u8,
     _data_plane: Option<Process>,
 }
 
@@ -124,6 +126,15 @@ impl WgClient {
     /// An interface without a configuration.
     pub async fn new(world: &World, folder: &Path, backend: Backend) -> Self {
         Self::within(world.client(), world.interface("c"), folder, backend).await
+    }
+
+    /// One of several in the client's namespace. Where nothing else is said, traffic goes through
+    /// the one with the lowest number.
+    pub async fn numbered(world: &World, folder: &Path, backend: Backend, number: u8) -> Self {
+        let interface = world.interface(&format!("k{number}"));
+        let mut client = Self::within(world.client(), interface, folder, backend).await;
+        client.number = number;
+        client
     }
 
     /// The same in another namespace.
@@ -160,6 +171,7 @@ impl WgClient {
             namespace,
             interface,
             folder: folder.to_owned(),
+            number: 0,
             _data_plane: data_plane,
         };
         wait_until(
@@ -177,6 +189,11 @@ impl WgClient {
     #[must_use]
     pub fn namespace(&self) -> &str {
         &self.namespace
+    }
+
+    #[must_use]
+    pub fn interface(&self) -> &str {
+        &self.interface
     }
 
     fn try_inside(&self, program: &str, arguments: &[&str]) -> bool {
@@ -219,7 +236,12 @@ impl WgClient {
         }
         writeln!(batch, "link set mtu 1420 up dev {interface}").expect("room");
         for all in ["0.0.0.0/0", "::/0"] {
-            writeln!(batch, "route replace {all} dev {interface}").expect("room");
+            writeln!(
+                batch,
+                "route replace {all} dev {interface} metric {}",
+                self.number
+            )
+            .expect("room");
         }
         let batch = file("batch", &batch);
         run("ip", &["-n", &self.namespace, "-batch", &batch]);
