@@ -12,7 +12,7 @@ use shared::protocol::counters::CountersFrame;
 use tracing::{error, warn};
 
 use super::handle::{Outgoing, Report};
-use super::node::{Node, NodeError};
+use super::node::{Node, NodeError, unix_now};
 use crate::ledger::Write;
 use crate::limits::{Consumed, TableError};
 use crate::wireguard::PeerOp;
@@ -127,19 +127,19 @@ impl Node {
         self.save_consumed().await
     }
 
-    /// Tells what peers that left had used, before it is told that they left.
-    pub(super) fn tell_last_consumed(&mut self) {
-        if !self.state.limits.owes_last_words() {
+    /// Tells what was used, before it is told that peers left or that an allowance was lowered: whoever
+    /// shares a quota out must not take what was used for what is left.
+    pub(super) fn tell_consumed(&mut self) {
+        let mut counters: Vec<CountersFrame> = Vec::new();
+        self.state.limits.report(unix_now(), &mut counters);
+        if counters.is_empty() {
             return;
         }
-        let mut counters: Vec<CountersFrame> = Vec::new();
-        self.state
-            .limits
-            .report(super::node::unix_now(), &mut counters);
         let occupancy = self.occupancy();
         self.send(Outgoing::Report(Report {
             counters,
             occupancy,
+            watched: None,
         }));
     }
 }

@@ -320,7 +320,9 @@ impl Node {
         let results = std::mem::take(&mut staged.results);
         let carried = self.carry_out(staged).await?;
         let results = carried.judge(results);
-        self.tell_last_consumed();
+        if !quotas.is_empty() || self.state.limits.owes_last_words() {
+            self.tell_consumed();
+        }
         let timings = Timings {
             total_us: micros(received.elapsed()),
             ledger_us: micros(carried.ledger),
