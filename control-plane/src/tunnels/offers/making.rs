@@ -82,7 +82,9 @@ pub(super) async fn round(state: &AppState, rota: &mut Rota) -> Result<(), ApiEr
         if due.len() == MADE {
             break;
         }
-        reached = candidate.id;
+        if due.len() + 1 == MADE {
+            reached = candidate.id;
+        }
         due.push((candidate, *trouble, step));
     }
     let claims: Vec<_> = due.iter().map(|(it, trouble, _)| (it, *trouble)).collect();
