@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use super::audit::{Audit, Booked, shared_addresses};
 use super::books::{self, Row};
 use super::client::{Client, Held, Scene, Tally, post};
-use super::schedule::{Event, Shape, Step, Victim, Wish, schedule};
+use super::schedule::{Event, Shape, Step, Wish, schedule};
 use super::stage::{REST, Stage};
 use super::traffic::{PACKET, Traffic};
 use crate::api;
