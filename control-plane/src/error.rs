@@ -193,12 +193,30 @@ impl From<Code> for ApiError {
 impl From<diesel::result::Error> for ApiError {
     /// A query that failed for no reason that a rule knows: our fault, or Postgres went away.
     fn from(error: diesel::result::Error) -> Self {
-        use diesel::result::{DatabaseErrorKind, Error};
-        match &error {
-            Error::DatabaseError(DatabaseErrorKind::ClosedConnection, _)
-            | Error::BrokenTransactionManager => Self::new(Code::Unavailable).with_source(error),
-            _ => Self::internal(error),
+        if is_connection_lost(&error) {
+            Self::new(Code::Unavailable).with_source(error)
+        } else {
+            Self::internal(error)
         }
+    }
+}
+
+/// Whether Postgres went away in the middle, which may be tried again. The driver tells it from a
+/// value that could not be written or read by its words alone.
+fn is_connection_lost(error: &diesel::result::Error) -> bool {
+    use diesel::result::{DatabaseErrorKind as Kind, Error};
+    const LOST: [&str; 3] = [
+        "connection closed",
+        "error communicating with the server",
+        "terminating connection",
+    ];
+    match error {
+        Error::DatabaseError(Kind::ClosedConnection, _) | Error::BrokenTransactionManager => true,
+        Error::DatabaseError(Kind::UnableToSendCommand | Kind::Unknown, information) => {
+            let message = information.message();
+            LOST.iter().any(|words| message.starts_with(words))
+        }
+        _ => false,
     }
 }
 
@@ -254,6 +272,20 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
+
+    #[test]
+    fn a_database_that_went_away_is_unavailable_and_a_bad_value_is_our_fault() {
+        use diesel::result::{DatabaseErrorKind, Error};
+        let from = |kind, words: &str| {
+            ApiError::from(Error::DatabaseError(kind, Box::new(words.to_owned()))).code
+        };
+        let unsent = || DatabaseErrorKind::UnableToSendCommand;
+        let broken = "error communicating with the server: Connection reset by peer";
+        assert_eq!(from(unsent(), broken), Code::Unavailable);
+        assert_eq!(from(unsent(), "connection closed"), Code::Unavailable);
+        let bad = from(unsent(), "error serializing parameter 0");
+        assert_ne!(bad, Code::Unavailable);
+    }
 
     #[test]
     fn a_code_is_one_thing() {

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use super::audit::{Audit, Booked, shared_addresses};
 use super::books::{self, Row};
 use super::client::{Client, Held, Scene, Tally, post};
-use super::schedule::{Event, Shape, Step, Victim, Wish, schedule};
+use super::schedule::{Event, Shape, Step, Wish, schedule};
 use super::stage::{REST, Stage};
 use super::traffic::{PACKET, Traffic};
 use crate::api;
@@ -335,11 +335,12 @@ async fn balance(stage: &mut Stage, scene: &Scene) -> Vec<Row> {
             look(scene, node).await;
         }
         let rows = read(scene).await;
-        let audit = scene.audit.lock().expect("the audit");
-        let even = booked(scene, &rows)
-            .filter(|it| it.ended_at.is_none())
-            .all(|it| audit.judge(&it, 0).is_ok());
-        drop(audit);
+        let even = {
+            let audit = scene.audit.lock().expect("the audit");
+            booked(scene, &rows)
+                .filter(|it| it.ended_at.is_none())
+                .all(|it| audit.judge(&it, 0).is_ok())
+        };
         if even || Instant::now() > end {
             return rows;
         }
