@@ -59,7 +59,7 @@ async fn a_drain_counts_down_to_the_last_client() {
             })
     })
     .await;
-    assert!(!app.is_selectable(&node));
+    wait_until("selection knows", SOON, async || !app.is_selectable(&node)).await;
     let arguments = ["drain", "fra", "--wait", "--deadline", "30s"];
     let (countdown, _) = tokio::join!(node_command(&app, &arguments), async {
         user.disconnected(tunnel.connection_id).await

@@ -315,7 +315,7 @@ impl<'a> Scene<'a> {
             connection = owner.connected(&json!({})).await.connection_id.0;
         }
         let admin = app.user_with_role("admin").await;
-        let (managed, enrolment) = managed(app, &owner).await;
+        let (managed, enrolment) = managed(app).await;
         Scene {
             app,
             node,
@@ -406,10 +406,10 @@ impl<'a> Scene<'a> {
     }
 }
 
-/// A server with a client and a used enrolment token, and that token.
-async fn managed(app: &TestApp, client: &Client) -> (Uuid, Uuid) {
+/// A server with a client of its own and a used enrolment token, and that token.
+async fn managed(app: &TestApp) -> (Uuid, Uuid) {
     let (server, token) = (Uuid::now_v7(), Uuid::now_v7());
-    let user = client.user();
+    let user = app.user().await.user();
     app.db()
         .execute(&format!(
             "INSERT INTO vpn_servers (id, hostname, country, country_code, city, location)
