@@ -83,7 +83,6 @@ impl Agent {
         more: &[(&'static str, &str)],
     ) -> Self {
         let mut agent = Self::at(site, plane, folder, hostname, backend);
-        // What is said twice holds as it is said last.
         for (name, value) in more {
             agent.set(name, value);
         }
@@ -146,11 +145,6 @@ impl Agent {
     pub fn confine(&mut self, confinement: Vec<String>, program: PathBuf) {
         self.confinement = confinement;
         self.program = program;
-    }
-
-    /// Sets a further variable.
-    pub fn set(&mut self, variable: &'static str, value: &str) {
-        self.environment.push((variable, value.to_owned()));
     }
 
     /// Unconfined, as an operator asks.

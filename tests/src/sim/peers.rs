@@ -7,8 +7,8 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use shared::ids::{ConnectionId, Generation, PeerId, Revision};
 use shared::protocol::counters::{CountersFrame, MAX_ENTRIES};
 use shared::protocol::{
-    Addresses, Applied, Apply, Change, FailureReason, Outcome, Peer, PeerCounters, PeerResult,
-    SnapshotPart, StateHash, Timings,
+    Addresses, Applied, Apply, Change, FailureReason, Limits, Outcome, Peer, PeerCounters,
+    PeerResult, SnapshotPart, StateHash, Timings,
 };
 use shared::wireguard::{PresharedKey, PublicKey};
 
@@ -315,7 +315,6 @@ impl Pool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use shared::protocol::Limits;
     use shared::wireguard::PrivateKey;
 
     fn peers(capacity: u32) -> Peers {

@@ -253,7 +253,7 @@ async fn what_is_wrong_is_named(
     let admin = app.user_with_role("admin").await;
     let reply = call(&admin, method.clone(), &path(node.server(), rest), body).await;
     assert_eq!(reply.expect_error(400, "INVALID_INPUT"), [field]);
-    assert_eq!(acts(&app, node.server()).await, [] as [Value; 0]);
+    assert_eq!(acts(&app, node.server()).await, Vec::<Value>::new());
     app.finish(&[&node]).await;
 }
 

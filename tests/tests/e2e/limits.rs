@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use chrono::TimeDelta;
 use nix::sched::{CloneFlags, setns};
-use node_agent::firewall::{Firewall, FirewallSetup};
+use node_agent::firewall::{Firewall, FirewallSetup, Keeper};
 use node_agent::ipam::Pool;
 use node_agent::ledger::{self, Ledger};
 use node_agent::limits::NftTable;
@@ -125,11 +125,10 @@ async fn run(folder: &Path, interface: &str, backend: Backend, ready: oneshot::S
             .split(',')
             .map(|range| range.parse().expect("a range"))
             .collect(),
+        ..FirewallSetup::default()
     };
-    Firewall::new(interface.clone())
-        .apply(&rules)
-        .await
-        .expect("isolation");
+    let firewall = Keeper::start(Firewall::new(interface.clone()), rules);
+    let _firewall = firewall.await.expect("isolation");
     let backend = match backend {
         Backend::Kernel => wireguard::Backend::Kernel,
         Backend::Userspace => wireguard::Backend::Userspace,

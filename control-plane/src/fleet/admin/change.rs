@@ -20,7 +20,7 @@ const ROTATION_SINCE: i16 = 2;
 /// What shall be different.
 #[derive(Debug, Clone)]
 pub(in crate::fleet) enum Change {
-    Edit(Edit),
+    Edit(Box<Edit>),
     Status(ServerStatus),
     /// Whether to take no new clients.
     Drain(bool),

@@ -224,7 +224,7 @@ pub async fn rename(fleet: &Fleet, args: RenameArgs) -> anyhow::Result<()> {
         hostname: Some(args.name.to_lowercase()),
         ..Edit::default()
     };
-    change(fleet, &args.host, Change::Edit(edit)).await?;
+    change(fleet, &args.host, Change::Edit(Box::new(edit))).await?;
     say(&args.name.to_lowercase())
 }
 

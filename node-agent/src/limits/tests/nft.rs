@@ -148,7 +148,7 @@ fn a_refused_transaction_changes_nothing_and_says_why() {
         assert!(table.read().await.unwrap().unwrap().content.is_empty());
         // The last of a batch is refused, and the first.
         let again = vec![Change::AddObject(Kind::Quota, ONE, object)];
-        table.change(&[again.clone()]).await.unwrap();
+        table.change(std::slice::from_ref(&again)).await.unwrap();
         assert!(table.change(&[again]).await.is_err());
         let gone = vec![Change::RemoveObject(Kind::Upload, ONE)];
         assert!(table.change(&[gone]).await.is_err());

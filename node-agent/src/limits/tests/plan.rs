@@ -12,7 +12,9 @@ fn wanted(host: u8, limits: Limits, consumed: u64) -> Wanted {
     Wanted {
         addresses: Addresses {
             v4: Ipv4Addr::new(10, 8, 0, host),
-            v6: (host % 2 == 0).then(|| format!("fd00::{host}").parse().unwrap()),
+            v6: host
+                .is_multiple_of(2)
+                .then(|| format!("fd00::{host}").parse().unwrap()),
         },
         limits,
         consumed,

@@ -108,5 +108,5 @@ pub(super) async fn edit_server(
     ValidJson(body): ValidJson<EditBody>,
 ) -> Result<web::Json<ManagedView>, ApiError> {
     let by = by(&allowed.actor, &request);
-    changed(&state, &path, Change::Edit(body.into()), by).await
+    changed(&state, &path, Change::Edit(Box::new(body.into())), by).await
 }
