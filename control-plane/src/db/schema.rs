@@ -47,10 +47,6 @@ diesel::table! {
         ended_at -> Nullable<Timestamptz>,
         created_at -> Timestamptz,
         updated_at -> Timestamptz,
-        offered_until -> Nullable<Timestamptz>,
-        offer_tried_at -> Nullable<Timestamptz>,
-        offer_reason -> Nullable<Varchar>,
-        offer_made -> Nullable<Bool>,
         sealed_psk -> Nullable<Bytea>,
         download_bps -> Nullable<Int8>,
         upload_bps -> Nullable<Int8>,
@@ -58,6 +54,10 @@ diesel::table! {
         allowance_held -> Nullable<Int8>,
         share_at -> Nullable<Int8>,
         consumed -> Int8,
+        offered_until -> Nullable<Timestamptz>,
+        offer_tried_at -> Nullable<Timestamptz>,
+        offer_reason -> Nullable<Varchar>,
+        offer_made -> Nullable<Bool>,
     }
 }
 

@@ -213,7 +213,7 @@ async fn the_agent_does_its_whole_job_with_what_the_unit_allows_and_nothing_more
     .await;
 
     // Drain, as its own user does.
-    for (arguments, draining) in [(&["drain"][..], true), (&["drain", "--off"], false)] {
+    for (arguments, draining) in [(&["drain"][..], true), (&["undrain"], false)] {
         let output = stage.agent.execute(arguments);
         assert!(output.status.success(), "{output:?}");
         let status = stage.agent.status().expect("it answers");
