@@ -66,10 +66,10 @@ pub(super) struct CreateBody {
     #[schema(minimum = 1, maximum = 10_000_000, example = 1000)]
     upload_mbps: Option<i32>,
     #[garde(inner(custom(wire::labels)))]
-    #[schema(example = json!(["netflix"]), max_items = 50)]
+    #[schema(schema_with = wire::label_list)]
     streaming_services: Option<Vec<String>>,
     #[garde(inner(custom(wire::labels)))]
-    #[schema(example = json!(["p2p"]), max_items = 50)]
+    #[schema(schema_with = wire::label_list)]
     features: Option<Vec<String>>,
 }
 

@@ -1,7 +1,9 @@
 //! Words and rules that the bodies share.
 
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use utoipa::ToSchema;
+use utoipa::openapi::schema::{Array, ArrayBuilder, ObjectBuilder, SchemaType, Type};
 
 use crate::fleet::enrolment::is_hostname;
 use crate::fleet::view::ServerStatus;
@@ -75,4 +77,20 @@ pub(super) fn labels(labels: &[String], (): &()) -> garde::Result {
 
 pub(super) fn trimmed(text: &str) -> String {
     text.trim().to_owned()
+}
+
+/// What [`labels`] takes, for the document.
+pub(super) fn label_list() -> Array {
+    let label = ObjectBuilder::new()
+        .schema_type(Type::String)
+        .min_length(Some(1))
+        .max_length(Some(100))
+        .pattern(Some("^[A-Za-z0-9_-]+$"))
+        .build();
+    ArrayBuilder::new()
+        .schema_type(SchemaType::from_iter([Type::Array, Type::Null]))
+        .items(label)
+        .max_items(Some(50))
+        .examples([json!(["p2p"])])
+        .build()
 }
