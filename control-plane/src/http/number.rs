@@ -10,6 +10,18 @@ pub fn whole<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error
     from.deserialize_any(Whole)
 }
 
+/// The same for a smaller type.
+pub fn whole_as<'de, D, T>(from: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: TryFrom<u64>,
+{
+    whole(from)?
+        .map(T::try_from)
+        .transpose()
+        .map_err(|_| de::Error::custom("is out of range"))
+}
+
 struct Whole;
 
 impl<'de> Visitor<'de> for Whole {

@@ -10,6 +10,7 @@ use crate::app::AppState;
 use crate::error::{ApiError, ErrorEnvelope};
 use crate::fleet::store::{NewServer, Place};
 use crate::fleet::view::ServerStatus;
+use crate::http::number::whole_as;
 use crate::http::permission::WriteServers;
 use crate::http::{Allowed, RequestId, ValidJson};
 
@@ -30,7 +31,7 @@ pub(super) struct CreateBody {
     #[schema(
         example = "Germany",
         max_length = 100,
-        pattern = "^[A-Za-z][A-Za-z ]*$"
+        pattern = r"^[^\s\u0000-\u001f\u007f-\u009f]([^\u0000-\u001f\u007f-\u009f]*[^\s\u0000-\u001f\u007f-\u009f])?$"
     )]
     country: String,
     /// ISO 3166-1 alpha-2.
@@ -41,7 +42,7 @@ pub(super) struct CreateBody {
     #[schema(
         example = "Frankfurt",
         max_length = 100,
-        pattern = "^[A-Za-z][A-Za-z ]*$"
+        pattern = r"^[^\s\u0000-\u001f\u007f-\u009f]([^\u0000-\u001f\u007f-\u009f]*[^\s\u0000-\u001f\u007f-\u009f])?$"
     )]
     city: String,
     /// The region that clients choose by.
@@ -49,7 +50,7 @@ pub(super) struct CreateBody {
     #[schema(
         example = "eu-central",
         max_length = 100,
-        pattern = "^[a-z][a-z0-9-]*$"
+        pattern = r"^[^\s\u0000-\u001f\u007f-\u009f]([^\u0000-\u001f\u007f-\u009f]*[^\s\u0000-\u001f\u007f-\u009f])?$"
     )]
     location: String,
     #[garde(skip)]
@@ -58,12 +59,15 @@ pub(super) struct CreateBody {
     /// The lowest plan tier that may use the server.
     #[garde(inner(range(min = 0)))]
     #[schema(minimum = 0, maximum = 32_767)]
+    #[serde(default, deserialize_with = "whole_as")]
     tier: Option<i16>,
     #[garde(inner(range(min = 1, max = 10_000_000)))]
     #[schema(minimum = 1, maximum = 10_000_000, example = 1000)]
+    #[serde(default, deserialize_with = "whole_as")]
     download_mbps: Option<i32>,
     #[garde(inner(range(min = 1, max = 10_000_000)))]
     #[schema(minimum = 1, maximum = 10_000_000, example = 1000)]
+    #[serde(default, deserialize_with = "whole_as")]
     upload_mbps: Option<i32>,
     #[garde(inner(custom(wire::labels)))]
     #[schema(schema_with = wire::label_list)]

@@ -13,6 +13,7 @@ use crate::app::AppState;
 use crate::error::{ApiError, Code, ErrorEnvelope};
 use crate::fleet::admin::{Made, Wish};
 use crate::fleet::store::{Place, TokenRow, TokenState};
+use crate::http::number::whole_as;
 use crate::http::permission::EnrolNodes;
 use crate::http::{Allowed, Page, PageQuery, RequestId, ValidJson, ValidQuery};
 
@@ -45,10 +46,12 @@ pub(super) struct TokenBody {
     location: Option<String>,
     #[garde(inner(range(min = 0)))]
     #[schema(minimum = 0, maximum = 32_767)]
+    #[serde(default, deserialize_with = "whole_as")]
     tier: Option<i16>,
     /// How long the token is good for.
     #[garde(inner(range(min = 1, max = 86_400)))]
     #[schema(minimum = 1, maximum = 86_400, example = 600)]
+    #[serde(default, deserialize_with = "whole_as")]
     ttl_seconds: Option<u32>,
 }
 

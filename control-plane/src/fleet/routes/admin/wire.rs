@@ -58,13 +58,16 @@ pub(super) fn country_code(text: &str, (): &()) -> garde::Result {
     Err(garde::Error::new("must be two letters, such as DE"))
 }
 
-/// A rule for garde: something that can be read.
+/// A rule for garde: something that can be read, as [`NAME`] says it.
 pub(super) fn name(text: &str, (): &()) -> garde::Result {
-    let length = text.trim().chars().count();
-    if (1..=100).contains(&length) && !text.chars().any(char::is_control) {
+    let length = text.chars().count();
+    let is_bare = text.trim() == text && !text.chars().any(char::is_control);
+    if (1..=100).contains(&length) && is_bare {
         return Ok(());
     }
-    Err(garde::Error::new("must have 1 to 100 characters"))
+    Err(garde::Error::new(
+        "must have 1 to 100 characters and no space around them",
+    ))
 }
 
 /// A rule for garde: labels such as `p2p`, at most fifty.
@@ -79,13 +82,16 @@ pub(super) fn trimmed(text: &str) -> String {
     text.trim().to_owned()
 }
 
+/// What [`name`] takes, for the document.
+const NAME: &str = r"^[^\s\u0000-\u001f\u007f-\u009f]([^\u0000-\u001f\u007f-\u009f]*[^\s\u0000-\u001f\u007f-\u009f])?$";
+
 /// What [`labels`] takes, for the document.
 pub(super) fn label_list() -> Array {
     let label = ObjectBuilder::new()
         .schema_type(Type::String)
         .min_length(Some(1))
         .max_length(Some(100))
-        .pattern(Some("^[A-Za-z0-9_-]+$"))
+        .pattern(Some(NAME))
         .build();
     ArrayBuilder::new()
         .schema_type(SchemaType::from_iter([Type::Array, Type::Null]))
