@@ -1,7 +1,5 @@
 //! Both daemons against `wireguard.ko`.
 
-mod faults;
-
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
