@@ -127,7 +127,7 @@ async fn a_server_may_come_before_its_host() {
     let admin = app.user_with_role("admin").await;
     let body = json!({
         "hostname": "FRA2.example.net", "country": "Germany", "country_code": "de",
-        "city": " Frankfurt ", "location": "eu-central", "tier": 1, "features": ["p2p"],
+        "city": "Frankfurt", "location": "eu-central", "tier": 1, "features": ["p2p"],
     });
     let made = admin
         .post("/api/v1/admin/servers", &body)
