@@ -427,9 +427,8 @@ fn against_the_client(row: &Row, held: &Held, has_it: bool, scene: &Scene) -> Ve
         found.push(format!("{id} has no address in the books: {}", row.status));
         return found;
     };
-    // Its interface went on for a moment after it was read: a handshake may have followed.
     if let Some(client) = held.client
-        && bytes.sent > client.sent + PACKET
+        && bytes.sent > client.sent
     {
         found.push(format!(
             "{id}: booked {bytes:?}, its client sent {client:?}"
