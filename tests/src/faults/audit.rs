@@ -156,33 +156,39 @@ impl Audit {
         }
         Ok(())
     }
-}
 
-/// Pairs of connections that had one address at one time, or one sooner after the other than the
-/// address must rest.
-#[must_use]
-pub fn shared_addresses(booked: &[Booked], rest: chrono::TimeDelta) -> Vec<String> {
-    let mut by_address: BTreeMap<(usize, &String), Vec<&Booked>> = BTreeMap::new();
-    for it in booked {
-        let (node, address, _) = &it.tunnel;
-        by_address.entry((*node, address)).or_default().push(it);
-    }
-    let mut found = Vec::new();
-    for ((node, address), mut holders) in by_address {
-        holders.sort_by_key(|it| it.started_at);
-        for (earlier, later) in holders.iter().zip(holders.iter().skip(1)) {
-            if earlier
-                .ended_at
-                .is_none_or(|end| end + rest > later.started_at)
-            {
-                found.push(format!(
-                    "node {node}: {address} of {} until {:?} and of {} since {}",
-                    earlier.name, earlier.ended_at, later.name, later.started_at
-                ));
+    /// Pairs of connections that had one address at one time, or one sooner after the other than the
+    /// address must rest.
+    #[must_use]
+    pub fn shared_addresses(&self, booked: &[Booked], rest: chrono::TimeDelta) -> Vec<String> {
+        let mut by_address: BTreeMap<(usize, &String), Vec<&Booked>> = BTreeMap::new();
+        for it in booked {
+            let (node, address, _) = &it.tunnel;
+            by_address.entry((*node, address)).or_default().push(it);
+        }
+        let mut found = Vec::new();
+        for ((node, address), mut holders) in by_address {
+            holders.sort_by_key(|it| it.started_at);
+            for (earlier, later) in holders.iter().zip(holders.iter().skip(1)) {
+                let given = self.given_at(later);
+                if earlier.ended_at.is_none_or(|end| end + rest > given) {
+                    found.push(format!(
+                        "node {node}: {address} of {} until {:?} and of {} since {given}",
+                        earlier.name, earlier.ended_at, later.name
+                    ));
+                }
             }
         }
+        found
     }
-    found
+
+    /// When the connection was first seen with its address in the interface. It is booked before: while
+    /// its node is away it waits without one. One that was never seen had it from the beginning.
+    fn given_at(&self, booked: &Booked) -> DateTime<Utc> {
+        let meter = self.meters.get(&booked.tunnel);
+        let seen = meter.and_then(|it| it.readings.range(booked.started_at..).next());
+        seen.map_or(booked.started_at, |(at, _)| *at)
+    }
 }
 
 #[cfg(test)]
@@ -285,7 +291,20 @@ mod tests {
     #[case::the_first_still_lives(None, 30, 1)]
     fn addresses_rest(#[case] first_end: Option<i64>, #[case] second: i64, #[case] found: usize) {
         let both = [booked(second, None, 0, 0), booked(10, first_end, 0, 0)];
-        let shared = shared_addresses(&both, TimeDelta::seconds(5));
+        let shared = Audit::default().shared_addresses(&both, TimeDelta::seconds(5));
+        assert_eq!(shared.len(), found, "{shared:?}");
+    }
+
+    #[rstest]
+    #[case::when_it_had_rested(25, 0)]
+    #[case::too_soon(24, 1)]
+    fn who_waits_for_a_node_has_no_address_yet(#[case] given: i64, #[case] found: usize) {
+        let mut audit = Audit::default();
+        audit.observe(0, at(given), &[peer(2, &[ADDRESS], 0, 0)]);
+        let mut later = booked(21, None, 0, 0);
+        later.tunnel.2 = key(2);
+        let both = [booked(10, Some(20), 0, 0), later];
+        let shared = audit.shared_addresses(&both, TimeDelta::seconds(5));
         assert_eq!(shared.len(), found, "{shared:?}");
     }
 }

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
-use super::audit::{Audit, Booked, shared_addresses};
+use super::audit::{Audit, Booked};
 use super::books::{self, Row};
 use super::client::{Client, Held, Scene, Tally, post};
 use super::schedule::{Event, Shape, Step, Wish, schedule};
@@ -382,8 +382,8 @@ async fn compare_with_the_api(scene: &Scene, clients: &[Client]) {
 fn judge(scene: &Scene, clients: &[Client], rows: &[Row]) {
     let mut found = Vec::new();
     let all: Vec<_> = booked(scene, rows).collect();
-    found.extend(shared_addresses(&all, TimeDelta::seconds(REST.into())));
     let audit = scene.audit.lock().expect("the audit");
+    found.extend(audit.shared_addresses(&all, TimeDelta::seconds(REST.into())));
     // What one client sends between two readings, generously.
     let unseen = PACKET * 40;
     found.extend(all.iter().filter_map(|it| audit.judge(it, unseen).err()));
