@@ -1,4 +1,5 @@
-//! The fault test on the userspace backend; `scripts/faults` runs it longer.
+//! The fault test, on whatever backend this kernel has: what `scripts/faults` runs. It is no part of
+//! `scripts/test` while it finds what is not understood yet.
 
 use tests::faults::{from_environment, run};
 use tests::lab::Backend;
