@@ -34,6 +34,14 @@ struct Totals {
 }
 
 impl Totals {
+    fn of(status: &PeerStatus) -> Self {
+        Self {
+            sent: status.rx_bytes,
+            received: status.tx_bytes,
+            last_handshake: status.last_handshake,
+        }
+    }
+
     fn counters(self, generation: Generation) -> PeerCounters {
         PeerCounters {
             generation,
@@ -42,6 +50,12 @@ impl Totals {
             last_handshake: self.last_handshake,
         }
     }
+}
+
+/// What the interface counted for a peer in this generation, in the client's view.
+#[must_use]
+pub fn of(status: &PeerStatus, generation: Generation) -> PeerCounters {
+    Totals::of(status).counters(generation)
 }
 
 #[derive(Debug)]
@@ -107,6 +121,12 @@ impl Book {
         self.ended.insert(peer, counters);
     }
 
+    /// Whether this generation is told as one that ended, or that is about to.
+    #[must_use]
+    pub fn is_ended(&self, peer: PeerId, generation: Generation) -> bool {
+        self.ended.has(peer, generation)
+    }
+
     /// What this key's peer has counted so far in its generation; none while it has counted nothing.
     #[must_use]
     pub fn counted(&self, key: &PublicKey) -> Option<(PeerId, PeerCounters)> {
@@ -159,11 +179,7 @@ impl Book {
             if entry.since > began {
                 continue;
             }
-            let now = Totals {
-                sent: status.rx_bytes,
-                received: status.tx_bytes,
-                last_handshake: status.last_handshake,
-            };
+            let now = Totals::of(status);
             let seen = entry.seen.unwrap_or_default();
             if now.sent < seen.sent || now.received < seen.received {
                 restarted.push(status.public_key);

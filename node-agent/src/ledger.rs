@@ -75,12 +75,23 @@ pub struct PeerRecord {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Final {
     pub generation: Generation,
+    /// What the interface knew it by. A crash may have left it there, counting on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tunnel: Option<Tunnel>,
     /// None when they were never read.
     pub counters: Option<PeerCounters>,
     /// What it had used of its allowance.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub consumed: u64,
     pub removed_at: DateTime<Utc>,
+}
+
+/// Two peers, one after the other, can have had the same key; none has had the same addresses too
+/// without a rest between.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Tunnel {
+    pub public_key: PublicKey,
+    pub addresses: Addresses,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]

@@ -136,6 +136,7 @@ mod tests {
         };
         let last = ledger::Final {
             generation: Generation(1),
+            tunnel: None,
             counters: None,
             consumed: 0,
             removed_at: Utc::now(),

@@ -79,6 +79,10 @@ impl Ended {
         settled
     }
 
+    pub(super) fn has(&self, peer: PeerId, generation: Generation) -> bool {
+        self.entries.contains_key(&(peer, generation))
+    }
+
     pub(super) fn untold(&self) -> usize {
         self.untold
     }

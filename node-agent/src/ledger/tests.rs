@@ -65,6 +65,10 @@ fn everything_survives_a_restart() {
             PeerId(2),
             Final {
                 generation: Generation(1),
+                tunnel: Some(Tunnel {
+                    public_key: two.public_key,
+                    addresses: two.addresses,
+                }),
                 counters: None,
                 consumed: 17,
                 removed_at: now(),

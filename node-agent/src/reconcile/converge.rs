@@ -196,6 +196,16 @@ impl Node {
         self.observe(&peers, began).await
     }
 
+    /// At a start: peers that are removed may still be there, because the agent died before it took
+    /// them out.
+    pub(super) async fn read_counters_anew(&mut self) -> Result<(), NodeError> {
+        let began = self.state.begin_dump();
+        let peers = self.device.peers().await?;
+        let writes = self.state.observe_removed(&peers);
+        self.commit(writes).await?;
+        self.observe(&peers, began).await
+    }
+
     /// Where the interface cannot be read, the counters of the last report are the final ones.
     pub(super) async fn try_read_counters(&mut self) -> Result<(), NodeError> {
         match self.read_counters().await {

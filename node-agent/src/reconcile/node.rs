@@ -150,7 +150,7 @@ impl Node {
         node.check_rotation().await?;
         node.rotate().await?;
         node.ensure_interface().await?;
-        node.read_counters().await?;
+        node.read_counters_anew().await?;
         let expired = node.state.expire(Utc::now());
         node.commit(expired.writes).await?;
         node.reconcile(&HashSet::new()).await?;

@@ -8,8 +8,8 @@
 //! steps are in an order that gives this: what the generation has counted goes into the ledger; the
 //! peer's addresses are taken from it, from when on no more is counted; the interface is read again,
 //! and who has woken up gets its addresses back; the new generation goes into the ledger; the peer is
-//! replaced. A start after a crash in between finds a peer without its addresses, which it replaces
-//! without booking it.
+//! replaced. A start after a crash in between finds a peer without its addresses. Before the new
+//! generation was written it is booked and gets them back; afterwards it is replaced unbooked.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -140,7 +140,8 @@ impl Node {
             return Ok(());
         }
         let keys = specs.iter().map(|spec| &spec.public_key);
-        self.commit(self.state.counted(keys)).await?;
+        let writes = self.state.begin_to_end(keys);
+        self.commit(writes).await?;
         let emptied: Vec<_> = specs.iter().map(without_addresses).collect();
         self.program(&emptied).await?;
         let after = self.dump_and_book().await?;

@@ -22,9 +22,9 @@ use shared::wireguard::PublicKey;
 use tracing::warn;
 
 use super::plan::plan;
-use crate::counters::{Book, Sequence};
+use crate::counters::{self, Book, Sequence};
 use crate::ipam::{Pool, PoolError};
-use crate::ledger::{self, Final, PeerRecord, Write};
+use crate::ledger::{self, Final, PeerRecord, Tunnel, Write};
 use crate::wireguard::{PeerOp, PeerSpec, PeerStatus};
 
 /// How many removed peers' final counters are kept, and how long.
@@ -166,17 +166,40 @@ impl State {
         restarted
     }
 
+    /// Whether this peer of the interface is in the generation that the state has it in. Without
+    /// addresses it is, where that generation is about to end: they are taken away after that was
+    /// written, and the next generation is written before the peer is replaced.
     fn is_own(&self, status: &PeerStatus) -> bool {
-        self.by_key
-            .get(&status.public_key)
-            .and_then(|peer| self.peers.get(peer))
-            .is_some_and(|record| {
-                status
-                    .allowed_ips
-                    .iter()
-                    .copied()
-                    .eq(nets(record.addresses))
+        let peer = self.by_key.get(&status.public_key);
+        peer.and_then(|peer| self.peers.get_key_value(peer))
+            .is_some_and(|(peer, record)| match status.allowed_ips.is_empty() {
+                true => self.book.is_ended(*peer, record.generation),
+                false => has_addresses(status, record.addresses),
             })
+    }
+
+    /// Takes in what peers counted that were removed and still are in the interface: the agent died
+    /// between the two.
+    pub(super) fn observe_removed(&mut self, dump: &[PeerStatus]) -> Vec<Write> {
+        let left: HashMap<PublicKey, &PeerStatus> = dump
+            .iter()
+            .filter(|status| !self.is_own(status))
+            .map(|status| (status.public_key, status))
+            .collect();
+        let mut writes = Vec::new();
+        for (peer, last) in &mut self.finals {
+            let Some(tunnel) = last.tunnel else { continue };
+            let status = left.get(&tunnel.public_key);
+            let Some(status) = status.filter(|it| has_addresses(it, tunnel.addresses)) else {
+                continue;
+            };
+            let counters = counters::of(status, last.generation);
+            if last.counters != Some(counters) {
+                last.counters = Some(counters);
+                writes.push(Write::Final(*peer, last.clone()));
+            }
+        }
+        writes
     }
 
     /// When the next peer expires.
@@ -296,10 +319,18 @@ impl State {
         self.by_key.get(key).copied()
     }
 
-    /// What these peers' generations have counted so far.
-    #[must_use]
-    pub(super) fn counted<'a>(&self, keys: impl Iterator<Item = &'a PublicKey>) -> Vec<Write> {
-        keys.filter_map(|key| self.book.counted(key))
+    /// These peers' generations are about to end: what they have counted is kept as if they had. From
+    /// now on a peer of theirs without addresses is known as theirs.
+    pub(super) fn begin_to_end<'a>(
+        &mut self,
+        keys: impl Iterator<Item = &'a PublicKey>,
+    ) -> Vec<Write> {
+        let counted: Vec<_> = keys.filter_map(|key| self.book.counted(key)).collect();
+        for (peer, counters) in &counted {
+            self.book.end(*peer, *counters);
+        }
+        let writes = counted.into_iter();
+        writes
             .map(|(peer, counters)| Write::Ended(peer, counters))
             .collect()
     }
@@ -443,6 +474,10 @@ impl State {
         }
         let last = Final {
             generation: record.generation,
+            tunnel: Some(Tunnel {
+                public_key: record.public_key,
+                addresses: record.addresses,
+            }),
             counters,
             consumed: self.limits.remove(peer),
             removed_at: now,
@@ -509,6 +544,10 @@ fn spec(record: &PeerRecord) -> PeerSpec {
         preshared_key: record.preshared_key.clone(),
         allowed_ips: nets(record.addresses).collect(),
     }
+}
+
+fn has_addresses(status: &PeerStatus, addresses: Addresses) -> bool {
+    status.allowed_ips.iter().copied().eq(nets(addresses))
 }
 
 /// Sorted, as the interface reports them.

@@ -1,3 +1,5 @@
+mod crash;
+mod eventful;
 mod limits;
 mod node;
 mod repair;
