@@ -3,7 +3,7 @@
 //! The interface counts a peer from zero each time it is put in. The watcher adds these runs up and
 //! keeps the time of every reading, so that it can say how much had flowed at any moment.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
 use shared::wireguard::PublicKey;
@@ -59,10 +59,16 @@ struct Meter {
 impl Meter {
     fn read(&mut self, at: DateTime<Utc>, now: Bytes) {
         if !now.is_at_least(self.last) {
-            self.ended = self.ended.plus(self.last);
+            self.end();
         }
         self.last = now;
         self.readings.insert(at, self.ended.plus(now));
+    }
+
+    /// The run is over: whatever comes next began at zero.
+    fn end(&mut self) {
+        self.ended = self.ended.plus(self.last);
+        self.last = Bytes::default();
     }
 
     fn until(&self, at: DateTime<Utc>) -> Bytes {
@@ -77,6 +83,8 @@ pub struct Booked {
     pub name: String,
     pub tunnel: TunnelId,
     pub started_at: DateTime<Utc>,
+    /// When the node's acknowledgement was booked.
+    pub connected_at: Option<DateTime<Utc>>,
     /// None while it lives.
     pub ended_at: Option<DateTime<Utc>>,
     pub bytes: Bytes,
@@ -95,6 +103,12 @@ impl Audit {
     /// Takes a dump of a node's interface in, which was complete at `at`.
     pub fn observe(&mut self, node: usize, at: DateTime<Utc>, peers: &[WgPeer]) {
         self.readings += 1;
+        let held: HashSet<_> = peers.iter().map(|peer| peer.public_key).collect();
+        for ((at, _, key), meter) in &mut self.meters {
+            if *at == node && !held.contains(key) {
+                meter.end();
+            }
+        }
         let mut holders: HashMap<&String, PublicKey> = HashMap::new();
         for peer in peers {
             let Some(first) = peer.allowed_ips.first().filter(|it| it.contains('/')) else {
@@ -183,11 +197,13 @@ impl Audit {
     }
 
     /// When the connection was first seen with its address in the interface. It is booked before: while
-    /// its node is away it waits without one. One that was never seen had it from the beginning.
+    /// its node is away it waits without one. One that was never seen had it when the node said so, or
+    /// else from the beginning.
     fn given_at(&self, booked: &Booked) -> DateTime<Utc> {
         let meter = self.meters.get(&booked.tunnel);
         let seen = meter.and_then(|it| it.readings.range(booked.started_at..).next());
-        seen.map_or(booked.started_at, |(at, _)| *at)
+        let seen = seen.map(|(at, _)| *at);
+        seen.or(booked.connected_at).unwrap_or(booked.started_at)
     }
 }
 
@@ -223,6 +239,7 @@ mod tests {
             name: format!("connection since {from}"),
             tunnel: (0, ADDRESS.to_owned(), key(1)),
             started_at: at(from),
+            connected_at: None,
             ended_at: to.map(at),
             bytes: Bytes { sent, received },
         }
@@ -264,6 +281,16 @@ mod tests {
         let audit = seen();
         assert_eq!(audit.judge(&booked(12, None, 9, 3), 0), Ok(()));
         assert!(audit.judge(&booked(12, None, 29, 5), 0).is_err());
+    }
+
+    #[test]
+    fn a_tunnel_that_comes_back_larger_than_it_left_is_another_run() {
+        let mut audit = Audit::default();
+        audit.observe(0, at(10), &[peer(1, &[ADDRESS], 5, 1)]);
+        audit.observe(0, at(11), &[]);
+        audit.observe(0, at(13), &[peer(1, &[ADDRESS], 9, 3)]);
+        assert_eq!(audit.judge(&booked(9, Some(11), 5, 1), 0), Ok(()));
+        assert_eq!(audit.judge(&booked(12, None, 9, 3), 0), Ok(()));
     }
 
     #[test]

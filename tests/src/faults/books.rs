@@ -32,6 +32,8 @@ pub(super) struct Row {
     #[diesel(sql_type = Timestamptz)]
     started_at: DateTime<Utc>,
     #[diesel(sql_type = Nullable<Timestamptz>)]
+    connected_at: Option<DateTime<Utc>>,
+    #[diesel(sql_type = Nullable<Timestamptz>)]
     ended_at: Option<DateTime<Utc>>,
 }
 
@@ -44,15 +46,17 @@ impl Row {
         self.ended_at.is_none()
     }
 
-    /// None for one that a node never had.
-    pub(super) fn booked(&self, servers: &[ServerId]) -> Option<Booked> {
+    /// None for one that a node never had. `known` is the address that its client was given.
+    pub(super) fn booked(&self, servers: &[ServerId], known: Option<&str>) -> Option<Booked> {
         let node = servers.iter().position(|it| it.0 == self.server_id)?;
         let key = self.client_public_key.parse().expect("a key");
+        let address = self.address.as_deref().or(known)?;
         let bytes = |count: i64| u64::try_from(count).unwrap_or(0);
         Some(Booked {
             name: format!("{} ({})", self.id, self.status),
-            tunnel: (node, self.address.clone()?, key),
+            tunnel: (node, address.to_owned(), key),
             started_at: self.started_at,
+            connected_at: self.connected_at,
             ended_at: self.ended_at,
             bytes: Bytes {
                 sent: bytes(self.bytes_sent),
@@ -66,7 +70,8 @@ impl Row {
 pub(super) async fn read(database: &mut AsyncPgConnection) -> diesel::QueryResult<Vec<Row>> {
     diesel::sql_query(
         "SELECT id, server_id, status, end_reason, client_public_key,
-                host(client_ip) || '/32' AS address, bytes_sent, bytes_received, started_at, ended_at
+                host(client_ip) || '/32' AS address, bytes_sent, bytes_received, started_at,
+                connected_at, ended_at
            FROM connections ORDER BY started_at",
     )
     .load(database)

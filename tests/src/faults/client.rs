@@ -45,14 +45,16 @@ pub(super) struct Scene {
 }
 
 /// A tunnel from its client's point of view.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Held {
+    /// With its prefix length. The books may have lost it: a Postgres that is killed takes back the
+    /// node's newest acknowledgements, and a connection that ends before the node repeats its word
+    /// ends without an address there.
+    pub(super) address: String,
     /// The client's own counters after its last packet.
     pub(super) client: Option<Bytes>,
     /// The node's when the client had fallen quiet, just before it asked to end.
     pub(super) quiet: Option<Bytes>,
-    /// The client asked to end or to move it.
-    pub(super) given_up: bool,
 }
 
 #[derive(Debug, Default)]
@@ -149,7 +151,9 @@ impl Client {
             self.scene.traffic.resume(self.lane);
         } else {
             self.leave();
-            self.scene.hold(tunnel.connection_id, |_| {});
+            let address = format!("{}/32", tunnel.assigned_ip);
+            self.scene
+                .hold(tunnel.connection_id, |it| it.address = address);
             self.enter(&tunnel).await;
             self.tunnel = Some(tunnel);
         }
@@ -261,11 +265,11 @@ impl Client {
 
     fn leave(&mut self) {
         if let Some(old) = self.tunnel.take() {
+            // Else it would greet the node once more after its counters were read.
+            self.wg.take_down();
             let bytes = self.counters();
-            self.scene.hold(old.connection_id, |it| {
-                it.client = Some(bytes);
-                it.given_up = true;
-            });
+            self.scene
+                .hold(old.connection_id, |it| it.client = Some(bytes));
         }
     }
 

@@ -301,7 +301,7 @@ async fn settle(stage: &mut Stage, scene: &Scene) {
 fn differences(scene: &Scene, rows: &[Row]) -> Vec<(usize, String, PublicKey)> {
     let live = rows.iter().filter(|row| row.is_live());
     let booked: BTreeSet<_> = live
-        .filter_map(|row| Some(row.booked(&scene.servers)?.tunnel))
+        .filter_map(|row| Some(row.booked(&scene.servers, None)?.tunnel))
         .collect();
     let mut held = BTreeSet::new();
     for (node, site) in scene.sites.iter().enumerate() {
@@ -341,8 +341,9 @@ async fn balance(stage: &mut Stage, scene: &Scene) -> Vec<Row> {
         let even = {
             let audit = scene.audit.lock().expect("the audit");
             booked(scene, &rows)
+                .iter()
                 .filter(|it| it.ended_at.is_none())
-                .all(|it| audit.judge(&it, 0).is_ok())
+                .all(|it| audit.judge(it, 0).is_ok())
         };
         if even || Instant::now() > end {
             return rows;
@@ -351,8 +352,14 @@ async fn balance(stage: &mut Stage, scene: &Scene) -> Vec<Row> {
     }
 }
 
-fn booked<'a>(scene: &'a Scene, rows: &'a [Row]) -> impl Iterator<Item = Booked> {
-    rows.iter().filter_map(|row| row.booked(&scene.servers))
+fn booked(scene: &Scene, rows: &[Row]) -> Vec<Booked> {
+    let held = scene.held.lock().expect("what is held");
+    rows.iter()
+        .filter_map(|row| {
+            let known = held.get(&row.id()).map(|held| held.address.as_str());
+            row.booked(&scene.servers, known)
+        })
+        .collect()
 }
 
 /// What clients are told is what the books have.
@@ -381,7 +388,7 @@ async fn compare_with_the_api(scene: &Scene, clients: &[Client]) {
 
 fn judge(scene: &Scene, clients: &[Client], rows: &[Row]) {
     let mut found = Vec::new();
-    let all: Vec<_> = booked(scene, rows).collect();
+    let all = booked(scene, rows);
     let audit = scene.audit.lock().expect("the audit");
     found.extend(audit.shared_addresses(&all, TimeDelta::seconds(REST.into())));
     // What one client sends between two readings, generously.
@@ -423,8 +430,9 @@ fn against_the_client(row: &Row, held: &Held, has_it: bool, scene: &Scene) -> Ve
     if !has_it && !matches!(reason, Some("disconnected" | "moved")) {
         found.push(format!("{id} ended for another reason: {reason:?}"));
     }
-    let Some(bytes) = row.booked(&scene.servers).map(|it| it.bytes) else {
-        found.push(format!("{id} has no address in the books: {}", row.status));
+    let booked = row.booked(&scene.servers, Some(&held.address));
+    let Some(bytes) = booked.map(|it| it.bytes) else {
+        found.push(format!("{id} is of an unknown node: {}", row.status));
         return found;
     };
     if let Some(client) = held.client

@@ -247,6 +247,15 @@ impl WgClient {
         run("ip", &["-n", &self.namespace, "-batch", &batch]);
     }
 
+    /// Sends nothing more until it is configured again; what it counted can still be read.
+    pub fn take_down(&self) {
+        let interface = &self.interface;
+        run(
+            "ip",
+            &["-n", &self.namespace, "link", "set", interface, "down"],
+        );
+    }
+
     /// One ping; whether the answer came within the deadline.
     #[must_use]
     pub fn pings(&self, target: &str, deadline: Duration) -> bool {
