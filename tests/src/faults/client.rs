@@ -150,7 +150,7 @@ impl Client {
         if same {
             self.scene.traffic.resume(self.lane);
         } else {
-            self.leave();
+            self.leave().await;
             let address = format!("{}/32", tunnel.assigned_ip);
             self.scene
                 .hold(tunnel.connection_id, |it| it.address = address);
@@ -178,7 +178,7 @@ impl Client {
         self.scene.tally(|it| it.disconnects += 1);
         self.scene.traffic.pause(self.lane);
         self.judge(self.scene.traffic.trail(self.lane).until_the_last_answer());
-        self.leave();
+        self.leave().await;
     }
 
     /// As an operator does it in the database.
@@ -263,13 +263,26 @@ impl Client {
         }
     }
 
-    fn leave(&mut self) {
+    async fn leave(&mut self) {
         if let Some(old) = self.tunnel.take() {
             // Else it would greet the node once more after its counters were read.
-            self.wg.take_down();
-            let bytes = self.counters();
+            self.wg.fall_silent();
+            let bytes = self.last_counters().await;
             self.scene
                 .hold(old.connection_id, |it| it.client = Some(bytes));
+        }
+    }
+
+    /// A packet is counted when it has been sent: they have come to rest when two readings agree.
+    async fn last_counters(&self) -> Bytes {
+        let mut before = self.counters();
+        loop {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            let now = self.counters();
+            if now == before {
+                return now;
+            }
+            before = now;
         }
     }
 

@@ -247,13 +247,10 @@ impl WgClient {
         run("ip", &["-n", &self.namespace, "-batch", &batch]);
     }
 
-    /// Sends nothing more until it is configured again; what it counted can still be read.
-    pub fn take_down(&self) {
-        let interface = &self.interface;
-        run(
-            "ip",
-            &["-n", &self.namespace, "link", "set", interface, "down"],
-        );
+    /// Sends nothing more until it is configured again, since it has no key; what it counted can still
+    /// be read.
+    pub fn fall_silent(&self) {
+        self.inside("wg", &["set", &self.interface, "private-key", "/dev/null"]);
     }
 
     /// One ping; whether the answer came within the deadline.
