@@ -11,6 +11,8 @@ mod rotation;
 mod round_trips;
 mod sandbox;
 
+mod faults;
+
 use std::time::Duration;
 
 use serde_json::json;

@@ -1,5 +1,7 @@
 //! Both daemons against `wireguard.ko`.
 
+mod faults;
+
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,4 @@
-//! The fault test, on whatever backend this kernel has: what `scripts/faults` runs. It is no part of
-//! `scripts/test` while it finds what is not understood yet.
+//! The fault test in a short form, with one seed; `scripts/faults` runs it longer and with others.
 
 use tests::faults::{from_environment, run};
 use tests::lab::Backend;
