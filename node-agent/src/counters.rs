@@ -10,13 +10,14 @@ mod ended;
 
 use std::collections::HashMap;
 
+use foldhash::fast::RandomState;
 use shared::ids::{Generation, PeerId};
-use shared::protocol::PeerCounters;
 use shared::protocol::counters::{CountersFrame, MAX_ENTRIES};
+use shared::protocol::{Addresses, PeerCounters};
 use shared::wireguard::PublicKey;
 
 use self::ended::Ended;
-use crate::wireguard::PeerStatus;
+use crate::wireguard::Traffic;
 
 /// Orders changes of the interface against dumps of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -34,11 +35,11 @@ struct Totals {
 }
 
 impl Totals {
-    fn of(status: &PeerStatus) -> Self {
+    fn of(row: &Traffic) -> Self {
         Self {
-            sent: status.rx_bytes,
-            received: status.tx_bytes,
-            last_handshake: status.last_handshake,
+            sent: row.rx_bytes,
+            received: row.tx_bytes,
+            last_handshake: row.last_handshake,
         }
     }
 
@@ -54,14 +55,22 @@ impl Totals {
 
 /// What the interface counted for a peer in this generation, in the client's view.
 #[must_use]
-pub fn of(status: &PeerStatus, generation: Generation) -> PeerCounters {
-    Totals::of(status).counters(generation)
+pub fn of(row: &Traffic, generation: Generation) -> PeerCounters {
+    Totals::of(row).counters(generation)
+}
+
+/// Whom a key's traffic belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Holder {
+    pub peer: PeerId,
+    pub generation: Generation,
+    /// Traffic of a peer with others is an earlier holder's.
+    pub addresses: Addresses,
 }
 
 #[derive(Debug)]
 struct Entry {
-    peer: PeerId,
-    generation: Generation,
+    holder: Holder,
     since: Sequence,
     /// None until the first dump when an earlier run of the agent added the peer.
     seen: Option<Totals>,
@@ -70,7 +79,7 @@ struct Entry {
 
 impl Entry {
     fn counters(&self) -> Option<PeerCounters> {
-        self.seen.map(|seen| seen.counters(self.generation))
+        self.seen.map(|seen| seen.counters(self.holder.generation))
     }
 }
 
@@ -78,7 +87,7 @@ impl Entry {
 /// the client sent.
 #[derive(Debug, Default)]
 pub struct Book {
-    entries: HashMap<PublicKey, Entry>,
+    entries: HashMap<PublicKey, Entry, RandomState>,
     ended: Ended,
     /// When the newest dump that was booked began.
     newest: Sequence,
@@ -87,28 +96,26 @@ pub struct Book {
 impl Book {
     /// A peer begins this generation in the interface after `since`, at zero. One that was followed
     /// under the same key before ends its generation.
-    pub fn track(&mut self, key: PublicKey, peer: PeerId, generation: Generation, since: Sequence) {
+    pub fn track(&mut self, key: PublicKey, holder: Holder, since: Sequence) {
         let entry = Entry {
-            peer,
-            generation,
+            holder,
             since,
             seen: Some(Totals::default()),
             reported: Totals::default(),
         };
         let before = self.entries.insert(key, entry);
-        if let Some(before) = before.filter(|before| before.peer == peer)
+        if let Some(before) = before.filter(|before| before.holder.peer == holder.peer)
             && let Some(counters) = before.counters()
             && before.seen != Some(Totals::default())
         {
-            self.end(peer, counters);
+            self.end(holder.peer, counters);
         }
     }
 
     /// A peer is in this generation since before this agent started.
-    pub fn resume(&mut self, key: PublicKey, peer: PeerId, generation: Generation) {
+    pub fn resume(&mut self, key: PublicKey, holder: Holder) {
         let entry = Entry {
-            peer,
-            generation,
+            holder,
             since: Sequence::default(),
             seen: None,
             reported: Totals::default(),
@@ -132,7 +139,10 @@ impl Book {
     pub fn counted(&self, key: &PublicKey) -> Option<(PeerId, PeerCounters)> {
         let entry = self.entries.get(key)?;
         let seen = entry.seen.filter(|seen| *seen != Totals::default())?;
-        Some((entry.peer, seen.counters(entry.generation)))
+        let Holder {
+            peer, generation, ..
+        } = entry.holder;
+        Some((peer, seen.counters(generation)))
     }
 
     /// Whether ended generations wait to be reported. What a newer generation of the same peer says
@@ -159,12 +169,17 @@ impl Book {
         self.entries.remove(key)?.counters()
     }
 
+    /// Makes room for so many more.
+    pub fn reserve(&mut self, peers: usize) {
+        self.entries.reserve(peers);
+    }
+
     /// Books a dump that began when the interface stood at `began`; one that a newer dump overtook
     /// is passed over. Returns the peers whose counters went back: something else removed and added
     /// them, a generation has ended unseen.
-    pub fn observe<'a>(
+    pub fn observe(
         &mut self,
-        dump: impl IntoIterator<Item = &'a PeerStatus>,
+        dump: impl IntoIterator<Item = Traffic>,
         began: Sequence,
     ) -> Vec<PublicKey> {
         let mut restarted = Vec::new();
@@ -172,17 +187,30 @@ impl Book {
             return restarted;
         }
         self.newest = began;
-        for status in dump {
-            let Some(entry) = self.entries.get_mut(&status.public_key) else {
+        for row in dump {
+            let Some(entry) = self.entries.get_mut(&row.public_key) else {
                 continue;
             };
             if entry.since > began {
                 continue;
             }
-            let now = Totals::of(status);
+            let Holder {
+                peer,
+                generation,
+                addresses,
+            } = entry.holder;
+            // Without addresses it is whose generation is about to end.
+            let is_own = match row.hosts.are_none() {
+                true => self.ended.has(peer, generation),
+                false => row.hosts.are(addresses),
+            };
+            if !is_own {
+                continue;
+            }
+            let now = Totals::of(&row);
             let seen = entry.seen.unwrap_or_default();
             if now.sent < seen.sent || now.received < seen.received {
-                restarted.push(status.public_key);
+                restarted.push(row.public_key);
             } else {
                 entry.seen = Some(now);
             }
@@ -200,7 +228,7 @@ impl Book {
             .filter_map(|entry| {
                 let seen = entry.seen.filter(|seen| *seen != entry.reported)?;
                 entry.reported = seen;
-                Some((entry.peer, seen.counters(entry.generation)))
+                Some((entry.holder.peer, seen.counters(entry.holder.generation)))
             })
             .collect();
         moved.sort_unstable_by_key(|(peer, _)| *peer);
@@ -244,6 +272,8 @@ fn split(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wireguard::Hosts;
+    use ipnet::Ipv4Net;
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 
@@ -253,11 +283,27 @@ mod tests {
         PublicKey::from_bytes(bytes)
     }
 
-    fn status(n: u16, rx_bytes: u64, tx_bytes: u64) -> PeerStatus {
-        PeerStatus {
+    fn addresses(n: u16) -> Addresses {
+        let [high, low] = n.to_be_bytes();
+        Addresses {
+            v4: [10, 8, high, low].into(),
+            v6: None,
+        }
+    }
+
+    /// Who has the key and the addresses of this number.
+    fn holder(n: u16, peer: u64, generation: u32) -> Holder {
+        Holder {
+            peer: PeerId(peer),
+            generation: Generation(generation),
+            addresses: addresses(n),
+        }
+    }
+
+    fn status(n: u16, rx_bytes: u64, tx_bytes: u64) -> Traffic {
+        Traffic {
             public_key: key(n),
-            preshared_key: None,
-            allowed_ips: Vec::new(),
+            hosts: Hosts::of(&[Ipv4Net::from(addresses(n).v4).into()]),
             rx_bytes,
             tx_bytes,
             last_handshake: Some(50),
@@ -267,7 +313,7 @@ mod tests {
     fn book(peers: u16) -> Book {
         let mut book = Book::default();
         for n in 0..peers {
-            book.track(key(n), PeerId(u64::from(n)), Generation(1), Sequence(0));
+            book.track(key(n), holder(n, n.into(), 1), Sequence(0));
         }
         book
     }
@@ -276,7 +322,7 @@ mod tests {
     fn only_what_moved_is_reported_in_the_clients_view() {
         let mut book = book(3);
         assert!(book.frames(60).is_empty());
-        book.observe(&[status(2, 10, 20), status(0, 1, 0)], Sequence(0));
+        book.observe([status(2, 10, 20), status(0, 1, 0)], Sequence(0));
         let frames = book.frames(60);
         assert_eq!(frames.len(), 1);
         let sums: Vec<_> = frames[0]
@@ -295,7 +341,7 @@ mod tests {
         let count = u16::try_from(MAX_ENTRIES + 1).expect("small");
         let mut book = book(count);
         let dump: Vec<_> = (0..count).map(|n| status(n, 1, 1)).collect();
-        book.observe(&dump, Sequence(0));
+        book.observe(dump, Sequence(0));
         let sizes: Vec<_> = book.frames(60).iter().map(|f| f.entries.len()).collect();
         assert_eq!(sizes, [MAX_ENTRIES, 1]);
     }
@@ -303,30 +349,57 @@ mod tests {
     #[test]
     fn a_dump_from_before_an_addition_is_not_booked_on_it() {
         let mut book = book(1);
-        book.observe(&[status(0, 100, 100)], Sequence(0));
+        book.observe([status(0, 100, 100)], Sequence(0));
         book.forget(&key(0));
-        book.track(key(0), PeerId(9), Generation(1), Sequence(1));
-        book.observe(&[status(0, 150, 150)], Sequence(0));
+        book.track(key(0), holder(0, 9, 1), Sequence(1));
+        book.observe([status(0, 150, 150)], Sequence(0));
         assert!(book.frames(60).is_empty());
-        book.observe(&[status(0, 5, 5)], Sequence(1));
+        book.observe([status(0, 5, 5)], Sequence(1));
         assert_eq!(book.frames(60)[0].entries[0].1.sent, 5);
+    }
+
+    #[test]
+    fn what_a_key_moves_with_other_addresses_is_not_its_holders() {
+        let mut book = book(1);
+        let foreign = Traffic {
+            hosts: status(1, 0, 0).hosts,
+            ..status(0, 100, 100)
+        };
+        let bare = Traffic {
+            hosts: Hosts::default(),
+            ..status(0, 100, 100)
+        };
+        book.observe([foreign, bare], Sequence(0));
+        assert!(book.frames(60).is_empty());
+        book.observe([status(0, 7, 7)], Sequence(0));
+        let (peer, counters) = book.counted(&key(0)).expect("followed");
+        // About to end: its addresses are being taken away.
+        book.end(peer, counters);
+        book.observe(
+            [Traffic {
+                rx_bytes: 9,
+                ..bare
+            }],
+            Sequence(0),
+        );
+        assert_eq!(book.counted(&key(0)).expect("followed").1.sent, 9);
     }
 
     #[test]
     fn a_dump_that_was_overtaken_is_no_restart() {
         let mut book = book(1);
-        assert_eq!(book.observe(&[status(0, 100, 1)], Sequence(2)), []);
-        assert_eq!(book.observe(&[status(0, 90, 1)], Sequence(1)), []);
+        assert_eq!(book.observe([status(0, 100, 1)], Sequence(2)), []);
+        assert_eq!(book.observe([status(0, 90, 1)], Sequence(1)), []);
         assert_eq!(book.frames(60)[0].entries[0].1.sent, 100);
     }
 
     #[test]
     fn an_ended_generation_is_reported_next_to_the_new_one() {
         let mut book = book(1);
-        book.observe(&[status(0, 100, 1)], Sequence(0));
-        assert_eq!(book.observe(&[status(0, 3, 1)], Sequence(0)), [key(0)]);
-        book.track(key(0), PeerId(0), Generation(2), Sequence(1));
-        book.observe(&[status(0, 4, 1)], Sequence(1));
+        book.observe([status(0, 100, 1)], Sequence(0));
+        assert_eq!(book.observe([status(0, 3, 1)], Sequence(0)), [key(0)]);
+        book.track(key(0), holder(0, 0, 2), Sequence(1));
+        book.observe([status(0, 4, 1)], Sequence(1));
         let reported = |frames: Vec<CountersFrame>| -> Vec<_> {
             frames
                 .iter()
@@ -361,13 +434,11 @@ mod tests {
                     0 | 1 => {
                         interface[index].0 += bytes;
                         truth[index] += bytes;
-                        book.observe(&[status(n, interface[index].0, 0)], Sequence(0));
+                        book.observe([status(n, interface[index].0, 0)], Sequence(0));
                     }
                     2 => {
                         interface[index] = (0, interface[index].1 + 1);
-                        book.track(
-                            key(n), PeerId(u64::from(n)), Generation(interface[index].1), Sequence(0),
-                        );
+                        book.track(key(n), holder(n, n.into(), interface[index].1), Sequence(0));
                     }
                     _ => book.report_all_again(),
                 }

@@ -13,6 +13,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use chrono::{DateTime, TimeDelta, Utc};
+use foldhash::fast::RandomState;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use rand::Rng;
 use shared::protocol::Addresses;
@@ -54,7 +55,7 @@ pub struct Pool {
     quarantine: TimeDelta,
     order: Order,
     /// Freed indices that still wait, and until when.
-    waiting: HashMap<u32, DateTime<Utc>>,
+    waiting: HashMap<u32, DateTime<Utc>, RandomState>,
     /// The same, soonest first.
     due: BTreeSet<(DateTime<Utc>, u32)>,
 }
@@ -82,7 +83,7 @@ impl Pool {
             v6,
             quarantine,
             order: Order::new(broadcast - FIRST_CLIENT),
-            waiting: HashMap::new(),
+            waiting: HashMap::default(),
             due: BTreeSet::new(),
         })
     }
@@ -213,8 +214,8 @@ impl Pool {
 struct Order {
     size: u32,
     free: u32,
-    slot_at: HashMap<u32, u32>,
-    position_of: HashMap<u32, u32>,
+    slot_at: HashMap<u32, u32, RandomState>,
+    position_of: HashMap<u32, u32, RandomState>,
 }
 
 impl Order {
@@ -222,8 +223,8 @@ impl Order {
         Self {
             size,
             free: size,
-            slot_at: HashMap::new(),
-            position_of: HashMap::new(),
+            slot_at: HashMap::default(),
+            position_of: HashMap::default(),
         }
     }
 

@@ -11,6 +11,7 @@
 //! in another (`keys`).
 
 mod keys;
+mod record;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -23,13 +24,15 @@ use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
 use redb::{
-    Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition,
+    Database, DatabaseError, ReadableDatabase, ReadableTable, ReadableTableMetadata, StorageError,
+    TableDefinition,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use shared::ids::{ConnectionId, Generation, PeerId, Revision, ServerId};
 use shared::protocol::{Addresses, Limits, NodeToken, PeerCounters, Settings};
 use shared::wireguard::{PresharedKey, PublicKey};
+use tracing::error;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
@@ -184,8 +187,18 @@ pub enum LedgerError {
 
 /// The open database. One process at a time.
 pub struct Ledger {
-    database: Database,
+    /// There until the end.
+    database: Option<Database>,
     path: PathBuf,
+}
+
+impl Drop for Ledger {
+    fn drop(&mut self) {
+        let database = self.database.take();
+        if catch_unwind(AssertUnwindSafe(|| drop(database))).is_err() {
+            error!(event = "ledger_not_closed", path = %self.path.display());
+        }
+    }
 }
 
 impl fmt::Debug for Ledger {
@@ -201,13 +214,7 @@ impl Ledger {
     pub fn open(directory: &Path) -> Result<(Self, State), LedgerError> {
         prepare_directory(directory)?;
         let path = directory.join(FILE);
-        // A damaged file can trip assertions inside the database before its checksums do.
-        match catch_unwind(AssertUnwindSafe(|| {
-            Self::open_file(directory, path.clone())
-        })) {
-            Ok(opened) => opened,
-            Err(_) => Err(damaged(&path, &"inconsistent pages")),
-        }
+        guarded(&path, || Self::open_file(directory, path.clone()))
     }
 
     fn open_file(directory: &Path, path: PathBuf) -> Result<(Self, State), LedgerError> {
@@ -219,32 +226,57 @@ impl Ledger {
             path: path.clone(),
             source,
         })?;
-        let ledger = Self { database, path };
-        // Makes the tables of a new ledger.
-        ledger
-            .write(&[])
-            .map_err(|error| damaged(&ledger.path, &error))?;
-        let state = ledger
-            .read()
-            .map_err(|error| damaged(&ledger.path, &error))?;
+        let ledger = Self {
+            database: Some(database),
+            path,
+        };
+        let state = match ledger.read() {
+            Err(ReadError::Database(redb::Error::TableDoesNotExist(_))) => ledger
+                .make_tables()
+                .map_err(ReadError::from)
+                .and_then(|()| ledger.read()),
+            other => other,
+        };
+        let state = state.map_err(|error| damaged(&ledger.path, &error))?;
         Ok((ledger, state))
     }
 
     /// Carries `writes` out in one transaction, durable on return. Blocks on the disk.
     pub fn commit(&self, writes: &[Write]) -> Result<(), LedgerError> {
-        self.write(writes)
-            .map_err(|error| LedgerError::Storage(Box::new(error)))
+        guarded(&self.path, || {
+            self.write(writes)
+                .map_err(|error| LedgerError::Storage(Box::new(error)))
+        })
+    }
+
+    fn database(&self) -> Result<&Database, redb::Error> {
+        self.database.as_ref().ok_or(redb::Error::DatabaseClosed)
+    }
+
+    /// Those of a new ledger, and those that a later version has added.
+    fn make_tables(&self) -> Result<(), redb::Error> {
+        let transaction = self.database()?.begin_write()?;
+        drop(transaction.open_table(PEERS)?);
+        drop(transaction.open_table(QUARANTINE)?);
+        drop(transaction.open_table(CONSUMED)?);
+        drop(transaction.open_table(FINALS)?);
+        drop(transaction.open_table(ENDED)?);
+        drop(transaction.open_table(META)?);
+        transaction.commit()?;
+        Ok(())
     }
 
     fn read(&self) -> Result<State, ReadError> {
-        let transaction = self.database.begin_read().map_err(redb::Error::from)?;
+        let transaction = self.database()?.begin_read().map_err(redb::Error::from)?;
         let mut state = State::default();
-        for entry in open(&transaction, PEERS)?.iter()? {
+        let peers = open(&transaction, PEERS)?;
+        state
+            .peers
+            .reserve(usize::try_from(peers.len()?).unwrap_or(0));
+        for entry in peers.iter()? {
             let (peer, record) = entry?;
-            state.peers.insert(
-                PeerId(peer.value()),
-                serde_json::from_slice(record.value())?,
-            );
+            let record = record::decode(record.value())?;
+            state.peers.insert(PeerId(peer.value()), record);
         }
         for entry in open(&transaction, QUARANTINE)?.iter()? {
             let (address, until) = entry?;
@@ -285,67 +317,76 @@ impl Ledger {
     }
 
     fn write(&self, writes: &[Write]) -> Result<(), redb::Error> {
-        let transaction = self.database.begin_write()?;
+        let transaction = self.database()?.begin_write()?;
         {
-            let mut peers = transaction.open_table(PEERS)?;
-            let mut quarantine = transaction.open_table(QUARANTINE)?;
-            let mut used = transaction.open_table(CONSUMED)?;
-            let mut finals = transaction.open_table(FINALS)?;
-            let mut ended = transaction.open_table(ENDED)?;
-            let mut meta = transaction.open_table(META)?;
+            let mut peers = Lazy::new(&transaction, PEERS);
+            let mut quarantine = Lazy::new(&transaction, QUARANTINE);
+            let mut used = Lazy::new(&transaction, CONSUMED);
+            let mut finals = Lazy::new(&transaction, FINALS);
+            let mut ended = Lazy::new(&transaction, ENDED);
+            let mut meta = Lazy::new(&transaction, META);
+            let mut bytes = Zeroizing::new(Vec::with_capacity(record::MAX_BYTES));
             for write in writes {
                 match write {
                     Write::Peer(peer, record) => {
-                        quarantine.remove(u32::from(record.addresses.v4))?;
-                        peers.insert(peer.0, json(record)?.as_slice())?;
+                        quarantine.open()?.remove(u32::from(record.addresses.v4))?;
+                        record::encode(record, &mut bytes);
+                        peers.open()?.insert(peer.0, bytes.as_slice())?;
                     }
                     Write::NoPeer(peer) => {
-                        peers.remove(peer.0)?;
-                        used.remove(peer.0)?;
+                        peers.open()?.remove(peer.0)?;
+                        used.open()?.remove(peer.0)?;
                     }
                     Write::Consumed(consumed) => {
                         for (peer, bytes) in consumed {
-                            used.insert(peer.0, *bytes)?;
+                            used.open()?.insert(peer.0, *bytes)?;
                         }
                     }
                     Write::Quarantine(address, until) => {
-                        quarantine.insert(u32::from(*address), until.timestamp_millis())?;
+                        quarantine
+                            .open()?
+                            .insert(u32::from(*address), until.timestamp_millis())?;
                     }
                     Write::NoQuarantine(address) => {
-                        quarantine.remove(u32::from(*address))?;
+                        quarantine.open()?.remove(u32::from(*address))?;
                     }
                     Write::Final(peer, last) => {
-                        finals.insert(peer.0, json(last)?.as_slice())?;
+                        finals.open()?.insert(peer.0, json(last)?.as_slice())?;
                     }
-                    Write::NoFinal(peer) => drop(finals.remove(peer.0)?),
+                    Write::NoFinal(peer) => drop(finals.open()?.remove(peer.0)?),
                     Write::Ended(peer, counters) => {
                         let key = (peer.0, counters.generation.0);
-                        ended.insert(key, json(counters)?.as_slice())?;
+                        ended.open()?.insert(key, json(counters)?.as_slice())?;
                     }
                     Write::NoEnded(peer, generation) => {
-                        ended.remove((peer.0, generation.0))?;
+                        ended.open()?.remove((peer.0, generation.0))?;
                     }
                     Write::Applied(revision) => {
-                        meta.insert("applied", json(revision)?.as_slice())?;
+                        meta.open()?.insert("applied", json(revision)?.as_slice())?;
                     }
                     Write::Interface(interface) => {
-                        meta.insert("interface", json(interface)?.as_slice())?;
+                        meta.open()?
+                            .insert("interface", json(interface)?.as_slice())?;
                     }
                     Write::Draining(draining) => {
-                        meta.insert("draining", json(draining)?.as_slice())?;
+                        meta.open()?
+                            .insert("draining", json(draining)?.as_slice())?;
                     }
                     Write::Settings(settings) => {
-                        meta.insert("settings", json(settings)?.as_slice())?;
+                        meta.open()?
+                            .insert("settings", json(settings)?.as_slice())?;
                     }
                     Write::PlannedKey(planned) => {
-                        meta.insert("planned_key", json(planned)?.as_slice())?;
+                        meta.open()?
+                            .insert("planned_key", json(planned)?.as_slice())?;
                     }
-                    Write::NoPlannedKey => drop(meta.remove("planned_key")?),
+                    Write::NoPlannedKey => drop(meta.open()?.remove("planned_key")?),
                     Write::Rotated(asked) => {
-                        meta.insert("rotated", json(asked)?.as_slice())?;
+                        meta.open()?.insert("rotated", json(asked)?.as_slice())?;
                     }
                     Write::Identity(identity) => {
-                        meta.insert("identity", json(identity)?.as_slice())?;
+                        meta.open()?
+                            .insert("identity", json(identity)?.as_slice())?;
                     }
                 }
             }
@@ -353,6 +394,40 @@ impl Ledger {
         transaction.commit()?;
         Ok(())
     }
+}
+
+/// A table that is opened when it is first needed: most commits change one or two.
+struct Lazy<'a, K: redb::Key + 'static, V: redb::Value + 'static> {
+    transaction: &'a redb::WriteTransaction,
+    definition: TableDefinition<'a, K, V>,
+    table: Option<redb::Table<'a, K, V>>,
+}
+
+impl<'a, K: redb::Key + 'static, V: redb::Value + 'static> Lazy<'a, K, V> {
+    fn new(transaction: &'a redb::WriteTransaction, definition: TableDefinition<'a, K, V>) -> Self {
+        Self {
+            transaction,
+            definition,
+            table: None,
+        }
+    }
+
+    fn open(&mut self) -> Result<&mut redb::Table<'a, K, V>, redb::Error> {
+        let table = match self.table.take() {
+            Some(table) => table,
+            None => self.transaction.open_table(self.definition)?,
+        };
+        Ok(self.table.insert(table))
+    }
+}
+
+/// A damaged file can trip assertions inside the database before its checksums do.
+fn guarded<T>(
+    path: &Path,
+    work: impl FnOnce() -> Result<T, LedgerError>,
+) -> Result<T, LedgerError> {
+    let done = catch_unwind(AssertUnwindSafe(work));
+    done.unwrap_or_else(|_| Err(damaged(path, &"inconsistent pages")))
 }
 
 /// Every file that the agent keeps in its state directory, the database first.
@@ -422,6 +497,8 @@ enum ReadError {
     Storage(#[from] StorageError),
     #[error("a record cannot be read: {0}")]
     Record(#[from] serde_json::Error),
+    #[error(transparent)]
+    Peer(#[from] record::RecordError),
     #[error("a time is out of range")]
     Time,
 }

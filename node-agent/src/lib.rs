@@ -10,6 +10,8 @@ pub mod ipam;
 pub mod ledger;
 pub mod limits;
 pub mod link;
+pub mod netfilter;
+mod netlink;
 pub mod preflight;
 pub mod probe;
 pub mod reconcile;

@@ -31,6 +31,47 @@ fn decode(text: &str) -> Result<[u8; KEY_LEN], KeyError> {
     key
 }
 
+/// Every encoding of a point whose order divides eight, on the curve or its twist: any clamped secret
+/// is a multiple of eight and so gives zero with it. There are seven of five points, because X25519
+/// takes coordinates that are not reduced; it ignores the highest bit. A list and not a trial, because
+/// a snapshot has thousands of keys.
+const SMALL_ORDER: [[u8; KEY_LEN]; 7] = [
+    small(0),
+    small(1),
+    [
+        0xe0, 0xeb, 0x7a, 0x7c, 0x3b, 0x41, 0xb8, 0xae, 0x16, 0x56, 0xe3, 0xfa, 0xf1, 0x9f, 0xc4,
+        0x6a, 0xda, 0x09, 0x8d, 0xeb, 0x9c, 0x32, 0xb1, 0xfd, 0x86, 0x62, 0x05, 0x16, 0x5f, 0x49,
+        0xb8, 0x00,
+    ],
+    [
+        0x5f, 0x9c, 0x95, 0xbc, 0xa3, 0x50, 0x8c, 0x24, 0xb1, 0xd0, 0xb1, 0x55, 0x9c, 0x83, 0xef,
+        0x5b, 0x04, 0x44, 0x5c, 0xc4, 0x58, 0x1c, 0x8e, 0x86, 0xd8, 0x22, 0x4e, 0xdd, 0xd0, 0x9f,
+        0x11, 0x57,
+    ],
+    near_the_prime(0xec),
+    near_the_prime(0xed),
+    near_the_prime(0xee),
+];
+
+const fn small(number: u8) -> [u8; KEY_LEN] {
+    let mut point = [0; KEY_LEN];
+    point[0] = number;
+    point
+}
+
+/// The prime 2^255 - 19 ends in `0xed`.
+const fn near_the_prime(lowest: u8) -> [u8; KEY_LEN] {
+    let mut point = [0xff; KEY_LEN];
+    point[0] = lowest;
+    point[KEY_LEN - 1] = 0x7f;
+    point
+}
+
+fn has_small_order(mut point: [u8; KEY_LEN]) -> bool {
+    point[KEY_LEN - 1] &= 0x7f;
+    SMALL_ORDER.contains(&point)
+}
+
 /// A peer's Curve25519 public key; its text form is the 44 characters that `wg` prints.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PublicKey([u8; KEY_LEN]);
@@ -60,10 +101,7 @@ impl FromStr for PublicKey {
     /// Reads a key that came from outside; refuses points with which no handshake can succeed.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let bytes = decode(text)?;
-        let point = x25519_dalek::PublicKey::from(bytes);
-        // Any secret is a multiple of eight after clamping, so a small-order point gives zero.
-        let probe = x25519_dalek::StaticSecret::from([1; KEY_LEN]);
-        if !probe.diffie_hellman(&point).was_contributory() {
+        if has_small_order(bytes) {
             return Err(KeyError::SmallOrder);
         }
         Ok(Self(bytes))
@@ -195,6 +233,7 @@ impl<'de> Deserialize<'de> for PresharedKey {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use rstest::rstest;
 
     // RFC 7748, section 6.1.
@@ -217,6 +256,35 @@ mod tests {
     #[case::one("AQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=", KeyError::SmallOrder)]
     fn refuses_bad_keys(#[case] text: &str, #[case] error: KeyError) {
         assert_eq!(text.parse::<PublicKey>(), Err(error));
+    }
+
+    fn gives_zero(point: [u8; KEY_LEN]) -> bool {
+        let probe = x25519_dalek::StaticSecret::from([1; KEY_LEN]);
+        let shared = probe.diffie_hellman(&x25519_dalek::PublicKey::from(point));
+        !shared.was_contributory()
+    }
+
+    #[test]
+    fn the_list_of_small_orders_holds_what_a_trial_finds() {
+        for point in SMALL_ORDER {
+            for top in [0, 0x80] {
+                let mut point = point;
+                point[KEY_LEN - 1] |= top;
+                assert!(gives_zero(point) && has_small_order(point), "{point:?}");
+                for step in 1..20 {
+                    let mut near = point;
+                    near[0] = point[0].wrapping_add(step);
+                    assert_eq!(gives_zero(near), has_small_order(near), "{near:?}");
+                }
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_list_agrees_with_a_trial(point in any::<[u8; KEY_LEN]>()) {
+            prop_assert_eq!(has_small_order(point), gives_zero(point));
+        }
     }
 
     #[test]

@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use crate::config::Config;
 use crate::control::Server;
-use crate::firewall::{Firewall, Keeper};
+use crate::firewall::{Firewall, Keeper, Memory};
 use crate::host::LoadSampler;
 use crate::host::forwarding::Forwarding;
 use crate::ledger::{self, Ledger};
@@ -53,7 +53,10 @@ pub(super) async fn execute(config: Config) -> anyhow::Result<()> {
     forward(config.network.subnet_v6().is_some());
     let firewall = Firewall::new(config.wireguard.interface.clone());
     // Before the interface: no client is ever there without isolation.
-    let firewall = Keeper::start(firewall, rules).await.context("firewall")?;
+    let memory = Memory::within(&config.state_dir);
+    let firewall = Keeper::start(firewall, rules, memory)
+        .await
+        .context("firewall")?;
     let device = wireguard::open(
         config.wireguard.backend,
         config.wireguard.interface.clone(),

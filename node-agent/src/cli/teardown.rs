@@ -6,7 +6,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 
 use crate::config::Config;
-use crate::firewall::Firewall;
+use crate::firewall::{self, Firewall};
 use crate::ledger::{self, Ledger, LedgerError};
 use crate::limits::{NftTable, Table};
 use crate::wireguard;
@@ -45,7 +45,8 @@ pub(super) async fn execute(command: Teardown) -> anyhow::Result<()> {
     NftTable::new(interface).remove().await.context("limits")?;
     println!("the tables of firewall and limits are gone");
     if command.forget {
-        for path in ledger::files(&config.state_dir) {
+        let files = ledger::files(&config.state_dir).into_iter();
+        for path in files.chain([config.state_dir.join(firewall::REMEMBERED)]) {
             match std::fs::remove_file(&path) {
                 Err(error) if error.kind() != ErrorKind::NotFound => {
                     return Err(error).with_context(|| path.display().to_string());

@@ -5,10 +5,12 @@
 
 use std::io;
 
-use netlink_packet_core::{NLA_TYPE_MASK, NLM_F_REQUEST};
+use netlink_packet_core::NLM_F_REQUEST;
 use netlink_sys::protocols::NETLINK_NETFILTER;
 use netlink_sys::{AsyncSocket, AsyncSocketExt, Socket, SocketAddr, TokioSocket};
 use nix::errno::Errno;
+
+use crate::netlink::{find, text};
 
 // <linux/netfilter/nfnetlink.h>, <linux/netfilter/nf_tables.h>
 const NFNLGRP_NFTABLES: u32 = 7;
@@ -75,7 +77,7 @@ pub(super) fn generation() -> io::Result<u32> {
     refusal(&answer)?;
     messages(&answer)
         .flatten()
-        .find_map(|message| attribute(message, NFTA_GEN_ID)?.try_into().ok())
+        .find_map(|message| find(message, NFTA_GEN_ID).ok()??.try_into().ok())
         .map(u32::from_be_bytes)
         .ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
@@ -115,9 +117,10 @@ fn get_generation() -> [u8; NETLINK_HEADER_BYTES + NETFILTER_HEADER_BYTES] {
 fn names(datagram: &[u8], table: &str) -> bool {
     messages(datagram).any(|message| match message {
         None => true,
-        Some(message) => attribute(message, NFTA_TABLE_NAME)
-            .and_then(|name| name.strip_suffix(&[0]))
-            .is_some_and(|name| name == table.as_bytes()),
+        Some(message) => match find(message, NFTA_TABLE_NAME) {
+            Ok(name) => name.is_some_and(|name| text(name) == table),
+            Err(_) => true,
+        },
     })
 }
 
@@ -136,18 +139,6 @@ fn messages(mut datagram: &[u8]) -> impl Iterator<Item = Option<&[u8]>> {
         };
         Some(attributes)
     })
-}
-
-fn attribute(mut attributes: &[u8], wanted: u16) -> Option<&[u8]> {
-    loop {
-        let [l, l2, k, k2] = *attributes.first_chunk()?;
-        let length = usize::from(u16::from_ne_bytes([l, l2]));
-        let value = attributes.get(4..length)?;
-        if u16::from_ne_bytes([k, k2]) & NLA_TYPE_MASK == wanted {
-            return Some(value);
-        }
-        attributes = attributes.get(length.next_multiple_of(4)..)?;
-    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Keeps the table what it shall be while the agent runs.
 //!
-//! Compared is what `nft` lists with what it listed right after the table was made. The kernel tells
+//! Compared is the table's image with that of the moment after it was made. The kernel tells
 //! of every change, so that a table that somebody flushed with all others is back within milliseconds;
 //! the periodic comparison is for what was not told.
 
@@ -14,7 +14,8 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 use tracing::{error, warn};
 
 use super::events::Changes;
-use super::{Firewall, FirewallError, FirewallSetup, ruleset};
+use super::image::Image;
+use super::{Firewall, FirewallError, FirewallSetup, Memory, ruleset};
 
 /// Between two comparisons at least: whoever changes the table without end does not keep us busy.
 const PAUSE: Duration = Duration::from_millis(250);
@@ -30,7 +31,8 @@ pub enum Drift {
 pub struct Keeper {
     firewall: Firewall,
     setup: FirewallSetup,
-    wanted: String,
+    wanted: Image,
+    memory: Memory,
     changes: Option<Changes>,
     repairs: Arc<AtomicU64>,
 }
@@ -45,16 +47,25 @@ impl std::fmt::Debug for Keeper {
 }
 
 impl Keeper {
-    /// Makes the table.
-    pub async fn start(firewall: Firewall, setup: FirewallSetup) -> Result<Self, FirewallError> {
+    /// Makes the table, unless it is there just as an earlier start made it.
+    pub async fn start(
+        firewall: Firewall,
+        setup: FirewallSetup,
+        memory: Memory,
+    ) -> Result<Self, FirewallError> {
         // First, so that no change after the table is there goes unheard.
         let changes = Changes::open(ruleset::table_name(&firewall.interface));
         let changes = changes.inspect_err(not_heard).ok();
-        let wanted = firewall.establish(&setup).await?;
+        let made = memory.recall(&firewall.interface, &setup);
+        let wanted = match made {
+            Some(made) if firewall.image()? == Some(made) => made,
+            _ => establish(&firewall, &setup, &memory).await?,
+        };
         Ok(Self {
             firewall,
             setup,
             wanted,
+            memory,
             changes,
             repairs: Arc::default(),
         })
@@ -87,16 +98,28 @@ impl Keeper {
 
     /// Compares once, and repairs what differs.
     pub async fn check(&mut self) -> Result<Option<Drift>, FirewallError> {
-        let drift = match self.firewall.listing().await? {
-            Some(listing) if listing == self.wanted => return Ok(None),
+        let drift = match self.firewall.image()? {
+            Some(image) if image == self.wanted => return Ok(None),
             Some(_) => Drift::Changed,
             None => Drift::Missing,
         };
-        self.wanted = self.firewall.establish(&self.setup).await?;
+        self.wanted = establish(&self.firewall, &self.setup, &self.memory).await?;
         self.repairs.fetch_add(1, Ordering::Relaxed);
         warn!(event = "firewall_repaired", found = ?drift);
         Ok(Some(drift))
     }
+}
+
+async fn establish(
+    firewall: &Firewall,
+    setup: &FirewallSetup,
+    memory: &Memory,
+) -> Result<Image, FirewallError> {
+    let image = firewall.establish(setup).await?;
+    if let Err(error) = memory.keep(&firewall.interface, setup, image) {
+        warn!(event = "firewall_not_remembered", %error);
+    }
+    Ok(image)
 }
 
 /// Until there is word of a change; for ever where none can come.
@@ -151,8 +174,53 @@ mod tests {
     }
 
     async fn keeper() -> Keeper {
+        start(setup(), Memory::default()).await
+    }
+
+    async fn start(setup: FirewallSetup, memory: Memory) -> Keeper {
         let firewall = Firewall::new("wg-test".parse().unwrap());
-        Keeper::start(firewall, setup()).await.unwrap()
+        Keeper::start(firewall, setup, memory).await.unwrap()
+    }
+
+    fn handles() -> String {
+        run(&format!("nft -a list table {TABLE}"))
+    }
+
+    #[test]
+    fn a_table_that_is_as_it_was_made_is_left_alone_and_any_other_is_made_anew() {
+        in_private_netns(async || {
+            let directory = tempfile::tempdir().unwrap();
+            let memory = Memory::within(directory.path());
+            start(setup(), memory.clone()).await;
+            let (wanted, made) = (listing(), handles());
+            start(setup(), memory.clone()).await;
+            assert_eq!(handles(), made, "made again");
+
+            nft("add chain inet prime_vpn_wg-test more");
+            start(setup(), memory.clone()).await;
+            assert_eq!(listing(), wanted);
+            let made = handles();
+            start(setup(), memory.clone()).await;
+            assert_eq!(handles(), made, "made again");
+
+            let other = FirewallSetup {
+                deny: Vec::new(),
+                ..setup()
+            };
+            start(other, memory.clone()).await;
+            assert_ne!(listing(), wanted);
+            start(setup(), memory.clone()).await;
+            assert_eq!(listing(), wanted);
+
+            run("nft flush ruleset");
+            start(setup(), memory.clone()).await;
+            assert_eq!(listing(), wanted);
+            let made = handles();
+            std::fs::write(directory.path().join("firewall.image"), [7; 40]).unwrap();
+            start(setup(), memory).await;
+            assert_eq!(listing(), wanted);
+            assert_ne!(handles(), made);
+        });
     }
 
     fn listing() -> String {

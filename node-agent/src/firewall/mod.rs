@@ -8,9 +8,11 @@
 
 mod destination;
 mod events;
+mod image;
 #[cfg(test)]
 mod isolation_tests;
 mod keeper;
+mod memory;
 mod ruleset;
 mod syntax;
 #[cfg(test)]
@@ -22,6 +24,7 @@ use std::process::Stdio;
 
 pub use self::destination::{Destination, MalformedDestination, Ports, Transport};
 pub use self::keeper::{Drift, Keeper};
+pub use self::memory::{Memory, REMEMBERED};
 
 use clap::ValueEnum;
 use ipnet::IpNet;
@@ -30,9 +33,11 @@ use nftables::schema::{NfListObject, NfObject, Nftables};
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
+use self::image::Image;
+use crate::netfilter;
 use crate::wireguard::InterfaceName;
 
-/// While others change their tables all the time, ours is listed without proof that it is ours.
+/// While others change their tables all the time, ours is looked at without proof that it is ours.
 const ATTEMPTS: usize = 5;
 
 /// How clients' IPv6 packets reach the internet.
@@ -72,6 +77,8 @@ pub enum FirewallError {
     Refused(String),
     #[error("the kernel does not tell its rules' generation: {0}")]
     Generation(#[source] io::Error),
+    #[error(transparent)]
+    Netlink(#[from] netfilter::Error),
     #[error("somebody else removes the table as soon as it is made")]
     Removed,
 }
@@ -98,40 +105,27 @@ impl Firewall {
         run_transaction(&ruleset::removal(&self.interface)).await
     }
 
-    /// Brings the table to `setup`, and says how it is listed then. Where somebody else's transaction
-    /// came between, the listing might show their work for ours: it is done again.
-    async fn establish(&self, setup: &FirewallSetup) -> Result<String, FirewallError> {
+    /// Brings the table to `setup`, and takes its image then. Where somebody else's transaction came
+    /// between, the image might show their work for ours: it is done again.
+    async fn establish(&self, setup: &FirewallSetup) -> Result<Image, FirewallError> {
         let mut attempts = 0;
         loop {
             attempts += 1;
             let before = generation()?;
             self.apply(setup).await?;
-            let listing = self.listing().await?;
+            let image = self.image()?;
             let alone = generation()? == before.wrapping_add(1);
-            match listing {
-                Some(listing) if alone || attempts == ATTEMPTS => return Ok(listing),
+            match image {
+                Some(image) if alone || attempts == ATTEMPTS => return Ok(image),
                 None if attempts == ATTEMPTS => return Err(FirewallError::Removed),
                 _ => {}
             }
         }
     }
 
-    /// The table as `nft` lists it, without what moves by itself. None where there is no table.
-    async fn listing(&self) -> Result<Option<String>, FirewallError> {
-        let name = ruleset::table_name(&self.interface);
-        let output = Command::new("nft")
-            .args(["--stateless", "--numeric", "list", "table", "inet", &name])
-            .stdin(Stdio::null())
-            .kill_on_drop(true)
-            .output()
-            .await?;
-        if output.status.success() {
-            return Ok(Some(String::from_utf8_lossy(&output.stdout).into_owned()));
-        }
-        if self.present().await? {
-            return Err(refused(&output.stderr));
-        }
-        Ok(None)
+    /// None where there is no table.
+    fn image(&self) -> Result<Option<Image>, FirewallError> {
+        Ok(Image::take(&ruleset::table_name(&self.interface))?)
     }
 
     /// Whether the table is there.

@@ -182,5 +182,5 @@ fn check(content: &Content, change: &Change) -> Result<(), TableError> {
 }
 
 fn refused(why: &str) -> TableError {
-    TableError::Netlink(std::io::Error::other(why.to_owned()))
+    crate::netfilter::Error::from(std::io::Error::other(why.to_owned())).into()
 }

@@ -24,6 +24,7 @@ use async_trait::async_trait;
 use shared::ids::PeerId;
 
 use crate::firewall::FirewallError;
+use crate::netfilter;
 
 pub use self::book::Book;
 pub use self::content::{Change, Content, Kind, Object};
@@ -47,12 +48,8 @@ pub struct Found {
 pub enum TableError {
     #[error(transparent)]
     Nft(#[from] FirewallError),
-    #[error("nf_tables: {0}")]
-    Netlink(#[from] std::io::Error),
-    #[error("nf_tables answered what was not understood: {0}")]
-    Malformed(String),
-    #[error("the table changed during every attempt to read it")]
-    Restless,
+    #[error(transparent)]
+    Netlink(#[from] netfilter::Error),
     #[error("a blocking task ended early: {0}")]
     Task(#[from] tokio::task::JoinError),
 }

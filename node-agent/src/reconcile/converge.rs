@@ -15,7 +15,7 @@ use super::node::{Node, NodeError};
 use super::state::Staged;
 use crate::counters::Sequence;
 use crate::ledger::{Interface, Write};
-use crate::wireguard::{DeviceError, PeerOp, PeerStatus};
+use crate::wireguard::{DeviceError, PeerOp, PeerStatus, Traffic};
 
 /// What became of a [`Staged`].
 #[derive(Debug, Default)]
@@ -137,21 +137,42 @@ impl Node {
         &mut self,
         replaced: &HashSet<PublicKey>,
     ) -> Result<usize, NodeError> {
+        let actual = self.look(replaced).await?;
+        self.converge(actual, replaced).await
+    }
+
+    /// Makes the interface if need be, reads its peers once and books the counters of those that
+    /// still have their holder.
+    pub(super) async fn look(
+        &mut self,
+        replaced: &HashSet<PublicKey>,
+    ) -> Result<Vec<PeerStatus>, NodeError> {
         self.ensure_interface().await?;
+        let began = self.state.begin_dump();
+        let actual = self.device.peers().await?;
+        let own = actual
+            .iter()
+            .filter(|it| !replaced.contains(&it.public_key));
+        self.observe(own.map(Traffic::from), began).await?;
+        Ok(actual)
+    }
+
+    /// Does what is missing in an interface that was just read.
+    pub(super) async fn converge(
+        &mut self,
+        mut actual: Vec<PeerStatus>,
+        replaced: &HashSet<PublicKey>,
+    ) -> Result<usize, NodeError> {
         // Limits first: no client comes back to the interface without them.
         let limits = self.repair_limits().await;
-        let began = self.state.begin_dump();
-        let (stale, actual): (Vec<_>, Vec<_>) = self
-            .device
-            .peers()
-            .await?
-            .into_iter()
-            .partition(|peer| replaced.contains(&peer.public_key));
-        self.observe(&actual, began).await?;
-        let mut operations: Vec<_> = stale
-            .iter()
-            .map(|peer| PeerOp::Remove(peer.public_key))
-            .collect();
+        let mut operations = Vec::new();
+        if !replaced.is_empty() {
+            actual.retain(|peer| {
+                let stale = replaced.contains(&peer.public_key);
+                operations.extend(stale.then_some(PeerOp::Remove(peer.public_key)));
+                !stale
+            });
+        }
         operations.extend(self.state.repairs(actual));
         if !self.settled {
             operations.retain(|operation| match operation {
@@ -192,18 +213,11 @@ impl Node {
 
     pub(super) async fn read_counters(&mut self) -> Result<(), NodeError> {
         let began = self.state.begin_dump();
-        let peers = self.device.peers().await?;
-        self.observe(&peers, began).await
-    }
-
-    /// At a start: peers that are removed may still be there, because the agent died before it took
-    /// them out.
-    pub(super) async fn read_counters_anew(&mut self) -> Result<(), NodeError> {
-        let began = self.state.begin_dump();
-        let peers = self.device.peers().await?;
-        let writes = self.state.observe_removed(&peers);
-        self.commit(writes).await?;
-        self.observe(&peers, began).await
+        let table = std::mem::take(&mut self.table);
+        let table = self.device.counters(table).await?;
+        self.observe(table.iter().copied(), began).await?;
+        self.table = table;
+        Ok(())
     }
 
     /// Where the interface cannot be read, the counters of the last report are the final ones.
@@ -219,7 +233,7 @@ impl Node {
 
     pub(super) async fn observe(
         &mut self,
-        dump: &[PeerStatus],
+        dump: impl Iterator<Item = Traffic>,
         began: Sequence,
     ) -> Result<(), NodeError> {
         let restarted = self.state.observe(dump, began);

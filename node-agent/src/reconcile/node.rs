@@ -30,7 +30,7 @@ use crate::ipam::{Pool, PoolError};
 use crate::ledger::{self, Interface, Ledger, LedgerError, Write};
 use crate::limits::{Consumed, Limiter, Table, TableError};
 use crate::probe::Target;
-use crate::wireguard::{Device, DeviceError, InterfaceSetup, PeerStatus};
+use crate::wireguard::{Device, DeviceError, InterfaceSetup, Traffic};
 
 /// How long after it was told the plane has an ended generation in its database, by all means.
 const ENDED_SETTLED_SECONDS: u64 = 600;
@@ -73,7 +73,7 @@ pub(super) struct HeldSnapshot {
 /// What is read at once for one report; quotas only while somebody has one.
 pub(super) struct Dump {
     began: Sequence,
-    peers: Result<Vec<PeerStatus>, DeviceError>,
+    counters: Result<Vec<Traffic>, DeviceError>,
     quotas: Option<Result<Vec<Consumed>, TableError>>,
 }
 
@@ -100,6 +100,8 @@ pub struct Node {
     held: Option<HeldSnapshot>,
     outbox: Option<mpsc::Sender<Outgoing>>,
     dump: Option<JoinHandle<Dump>>,
+    /// Room for the next reading of the counters.
+    pub(super) table: Vec<Traffic>,
     reconcile_every: Duration,
     started: Instant,
 }
@@ -143,17 +145,20 @@ impl Node {
             held: None,
             outbox: None,
             dump: None,
+            table: Vec::new(),
             reconcile_every: config.reconcile_every,
             started: Instant::now(),
         };
         node.commit(forgotten).await?;
         node.check_rotation().await?;
         node.rotate().await?;
-        node.ensure_interface().await?;
-        node.read_counters_anew().await?;
+        let nobody = HashSet::new();
+        let actual = node.look(&nobody).await?;
+        let last_words = node.state.observe_removed(&actual);
+        node.commit(last_words).await?;
         let expired = node.state.expire(Utc::now());
         node.commit(expired.writes).await?;
-        node.reconcile(&HashSet::new()).await?;
+        node.converge(actual, &nobody).await?;
         info!(
             event = "node_started",
             peers = node.state.len(),
@@ -262,11 +267,7 @@ impl Node {
         peers: Vec<Peer>,
         received: Instant,
     ) -> Result<(), NodeError> {
-        let changes = self.state.changes_to(peers.clone());
-        let removals = changes
-            .iter()
-            .filter(|change| matches!(change, Change::Remove { .. }))
-            .count();
+        let removals = self.state.surplus_to(&peers).len();
         if must_be_held(self.state.len(), removals) {
             let summary = Held {
                 revision,
@@ -288,6 +289,7 @@ impl Node {
             return Ok(());
         }
         self.held = None;
+        let changes = self.state.changes_to(peers);
         self.accept(changes, revision, received).await
     }
 
@@ -377,10 +379,11 @@ impl Node {
             let (device, began) = (Arc::clone(&self.device), self.state.begin_dump());
             let counted = self.state.limits.counts_any();
             let limits = counted.then(|| self.limiter.table());
+            let table = std::mem::take(&mut self.table);
             self.dump = Some(tokio::spawn(async move {
                 Dump {
                     began,
-                    peers: device.peers().await,
+                    counters: device.counters(table).await,
                     quotas: match limits {
                         Some(table) => Some(table.quotas().await),
                         None => None,
@@ -391,8 +394,11 @@ impl Node {
     }
 
     async fn report(&mut self, dump: Dump) -> Result<(), NodeError> {
-        match dump.peers {
-            Ok(peers) => self.observe(&peers, dump.began).await?,
+        match dump.counters {
+            Ok(table) => {
+                self.observe(table.iter().copied(), dump.began).await?;
+                self.table = table;
+            }
             Err(error) => {
                 warn!(event = "counters_not_read", %error);
                 self.repair().await?;

@@ -3,39 +3,49 @@
 //! What must hold: carrying the plan out leads from `actual` to `desired`; a peer that is right
 //! already is not touched (design, invariants 2 and 3).
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 
+use foldhash::fast::RandomState;
 use shared::wireguard::PublicKey;
 
 use crate::wireguard::{PeerOp, PeerSpec, PeerStatus};
 
+/// The peers that shall be in the interface. Compared in place: where nothing differs, nothing is
+/// copied.
+pub trait Desired {
+    fn count(&self) -> usize;
+    fn keys(&self) -> impl Iterator<Item = &PublicKey>;
+    /// None for a key that shall not be there.
+    fn spec(&self, key: &PublicKey) -> Option<PeerSpec>;
+    /// Whether the peer is as it shall be; none where it shall not be there.
+    fn agrees(&self, status: &PeerStatus) -> Option<bool>;
+}
+
 /// The smallest list of operations that turns `actual` into `desired`. Removals come first, so that
 /// an address is free before its next holder gets it.
 #[must_use]
-pub fn plan(desired: &[PeerSpec], actual: &[PeerStatus]) -> Vec<PeerOp> {
-    let mut wanted: HashMap<PublicKey, &PeerSpec> =
-        desired.iter().map(|spec| (spec.public_key, spec)).collect();
+pub fn plan(desired: &impl Desired, actual: &[PeerStatus]) -> Vec<PeerOp> {
     let mut operations = Vec::new();
     let mut updates = Vec::new();
+    let mut present = 0;
     for status in actual {
-        match wanted.remove(&status.public_key) {
+        match desired.agrees(status) {
             None => operations.push(PeerOp::Remove(status.public_key)),
-            Some(spec) if !agrees(spec, status) => updates.push(PeerOp::Update(spec.clone())),
-            Some(_) => {}
+            Some(right) => {
+                present += 1;
+                let spec = (!right).then(|| desired.spec(&status.public_key));
+                updates.extend(spec.flatten().map(PeerOp::Update));
+            }
         }
     }
     operations.append(&mut updates);
-    operations.extend(
-        desired
-            .iter()
-            .filter(|spec| wanted.contains_key(&spec.public_key))
-            .map(|spec| PeerOp::Add(spec.clone())),
-    );
+    if present < desired.count() {
+        let known: HashSet<_, RandomState> =
+            actual.iter().map(|status| status.public_key).collect();
+        let missing = desired.keys().filter(|key| !known.contains(*key));
+        operations.extend(missing.filter_map(|key| desired.spec(key)).map(PeerOp::Add));
+    }
     operations
-}
-
-fn agrees(spec: &PeerSpec, status: &PeerStatus) -> bool {
-    spec.preshared_key == status.preshared_key && spec.allowed_ips == status.allowed_ips
 }
 
 /// Whether a snapshot that removes so many of the peers must wait for an operator: more than half
@@ -61,6 +71,34 @@ mod tests {
             public_key: PublicKey::from_bytes([key; 32]),
             preshared_key: psk.map(|seed| PresharedKey::from_bytes([seed; 32])),
             allowed_ips: allowed_ips.to_vec(),
+        }
+    }
+
+    struct Specs(Vec<PeerSpec>);
+
+    impl Specs {
+        fn find(&self, key: &PublicKey) -> Option<&PeerSpec> {
+            self.0.iter().find(|spec| spec.public_key == *key)
+        }
+    }
+
+    impl Desired for Specs {
+        fn count(&self) -> usize {
+            self.0.len()
+        }
+
+        fn keys(&self) -> impl Iterator<Item = &PublicKey> {
+            self.0.iter().map(|spec| &spec.public_key)
+        }
+
+        fn spec(&self, key: &PublicKey) -> Option<PeerSpec> {
+            self.find(key).cloned()
+        }
+
+        fn agrees(&self, status: &PeerStatus) -> Option<bool> {
+            self.find(&status.public_key).map(|spec| {
+                spec.preshared_key == status.preshared_key && spec.allowed_ips == status.allowed_ips
+            })
         }
     }
 
@@ -117,11 +155,13 @@ mod tests {
         )
     }
 
-    fn specs(peers: &Peers) -> Vec<PeerSpec> {
-        peers
-            .iter()
-            .map(|(key, (psk, nets))| spec(*key, *psk, nets))
-            .collect()
+    fn specs(peers: &Peers) -> Specs {
+        let specs = peers.iter();
+        Specs(
+            specs
+                .map(|(key, (psk, nets))| spec(*key, *psk, nets))
+                .collect(),
+        )
     }
 
     proptest! {
@@ -131,24 +171,19 @@ mod tests {
             actual in peers(),
         ) {
             let desired = specs(&desired);
-            let before: Vec<_> = specs(&actual).into_iter().map(status).collect();
+            let before: Vec<_> = specs(&actual).0.into_iter().map(status).collect();
             let mut after = before.clone();
             let operations = plan(&desired, &before);
             carry_out(&mut after, &operations);
             prop_assert_eq!(plan(&desired, &after), vec![]);
             after.sort_by_key(|peer| peer.public_key);
-            prop_assert_eq!(after.len(), desired.len());
-            for (spec, peer) in desired.iter().zip(&after) {
+            prop_assert_eq!(after.len(), desired.count());
+            for (spec, peer) in desired.0.iter().zip(&after) {
                 prop_assert_eq!(spec.public_key, peer.public_key);
-                prop_assert!(agrees(spec, peer));
+                prop_assert_eq!(desired.agrees(peer), Some(true));
             }
-            let right = desired
-                .iter()
-                .filter(|spec| before.iter().any(|peer| {
-                    peer.public_key == spec.public_key && agrees(spec, peer)
-                }))
-                .count();
-            prop_assert!(operations.len() <= before.len() + desired.len() - 2 * right);
+            let right = before.iter().filter(|peer| desired.agrees(peer) == Some(true)).count();
+            prop_assert!(operations.len() <= before.len() + desired.count() - 2 * right);
         }
     }
 

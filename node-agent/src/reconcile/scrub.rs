@@ -19,7 +19,7 @@ use tracing::{debug, warn};
 
 use super::node::{Node, NodeError};
 use super::state::Staged;
-use crate::wireguard::{PeerOp, PeerSpec, PeerStatus};
+use crate::wireguard::{PeerOp, PeerSpec, PeerStatus, Traffic};
 
 /// How long a peer must be idle: as long as WireGuard uses a session at most.
 pub const SCRUB_AFTER: Duration = Duration::from_secs(180);
@@ -168,7 +168,7 @@ impl Node {
     async fn dump_and_book(&mut self) -> Result<Vec<PeerStatus>, NodeError> {
         let began = self.state.begin_dump();
         let dump = self.device.peers().await?;
-        self.observe(&dump, began).await?;
+        self.observe(dump.iter().map(Traffic::from), began).await?;
         Ok(dump)
     }
 

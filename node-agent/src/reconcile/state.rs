@@ -10,8 +10,10 @@
 mod limits;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::OnceLock;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use foldhash::fast::RandomState;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use rand::Rng;
 use shared::ids::{Generation, PeerId, Revision};
@@ -21,11 +23,11 @@ use shared::protocol::{
 use shared::wireguard::PublicKey;
 use tracing::warn;
 
-use super::plan::plan;
-use crate::counters::{self, Book, Sequence};
+use super::plan::{Desired, plan};
+use crate::counters::{self, Book, Holder, Sequence};
 use crate::ipam::{Pool, PoolError};
 use crate::ledger::{self, Final, PeerRecord, Tunnel, Write};
-use crate::wireguard::{PeerOp, PeerSpec, PeerStatus};
+use crate::wireguard::{Hosts, PeerOp, PeerSpec, PeerStatus, Traffic};
 
 /// How many removed peers' final counters are kept, and how long.
 const MAX_FINALS: usize = 16_384;
@@ -49,9 +51,10 @@ pub(super) struct State {
     /// Asked on this host.
     pub(super) draining: bool,
     pub(super) settings: Settings,
-    peers: HashMap<PeerId, PeerRecord>,
-    by_key: HashMap<PublicKey, PeerId>,
-    hash: StateHash,
+    peers: HashMap<PeerId, PeerRecord, RandomState>,
+    by_key: HashMap<PublicKey, PeerId, RandomState>,
+    /// Once somebody has asked for it.
+    hash: OnceLock<StateHash>,
     expiries: BTreeSet<(DateTime<Utc>, PeerId)>,
     finals: HashMap<PeerId, Final>,
     finals_by_age: BTreeSet<(DateTime<Utc>, PeerId)>,
@@ -73,20 +76,22 @@ impl State {
             applied: stored.applied,
             draining: stored.draining,
             settings: stored.settings,
-            peers: HashMap::new(),
-            by_key: HashMap::new(),
-            hash: StateHash::default(),
+            peers: HashMap::default(),
+            by_key: HashMap::default(),
+            hash: OnceLock::new(),
             expiries: BTreeSet::new(),
             finals: HashMap::new(),
             finals_by_age: BTreeSet::new(),
             sequence: Sequence::default(),
         };
         let mut forgotten = Vec::new();
+        let count = stored.peers.len();
+        state.peers.reserve(count);
+        state.by_key.reserve(count);
+        state.book.reserve(count);
         for (peer, record) in stored.peers {
             state.pool.reserve(record.addresses)?;
-            state
-                .book
-                .resume(record.public_key, peer, record.generation);
+            state.book.resume(record.public_key, holder(peer, &record));
             let used = stored.consumed.get(&peer).copied();
             state
                 .limits
@@ -126,19 +131,15 @@ impl State {
 
     #[must_use]
     pub(super) fn hash(&self) -> StateHash {
-        self.hash
+        let keys = self.peers.iter();
+        let keys = keys.map(|(peer, record)| (*peer, &record.public_key));
+        *self.hash.get_or_init(|| keys.collect())
     }
 
     /// A dump begins: its place in the order of changes and dumps.
     pub(super) fn begin_dump(&mut self) -> Sequence {
         self.sequence.0 += 1;
         self.sequence
-    }
-
-    /// Every peer as it shall be in the interface.
-    #[must_use]
-    pub(super) fn desired(&self) -> Vec<PeerSpec> {
-        self.peers.values().map(spec).collect()
     }
 
     /// What the interface lacks. A key of ours with addresses that its holder never had belongs to
@@ -153,17 +154,22 @@ impl State {
             }
             !stale
         });
-        operations.extend(plan(&self.desired(), &actual));
+        operations.extend(plan(self, &actual));
         operations
     }
 
     /// Books a dump that began at `began`, as far as it is about our peers. Returns those whose
     /// counters went back.
-    pub(super) fn observe(&mut self, dump: &[PeerStatus], began: Sequence) -> Vec<PublicKey> {
-        let mut book = std::mem::take(&mut self.book);
-        let restarted = book.observe(dump.iter().filter(|status| self.is_own(status)), began);
-        self.book = book;
-        restarted
+    pub(super) fn observe(
+        &mut self,
+        dump: impl IntoIterator<Item = Traffic>,
+        began: Sequence,
+    ) -> Vec<PublicKey> {
+        self.book.observe(dump, began)
+    }
+
+    fn record(&self, key: &PublicKey) -> Option<&PeerRecord> {
+        self.peers.get(self.by_key.get(key)?)
     }
 
     /// Whether this peer of the interface is in the generation that the state has it in. Without
@@ -174,26 +180,26 @@ impl State {
         peer.and_then(|peer| self.peers.get_key_value(peer))
             .is_some_and(|(peer, record)| match status.allowed_ips.is_empty() {
                 true => self.book.is_ended(*peer, record.generation),
-                false => has_addresses(status, record.addresses),
+                false => Hosts::of(&status.allowed_ips).are(record.addresses),
             })
     }
 
     /// Takes in what peers counted that were removed and still are in the interface: the agent died
     /// between the two.
     pub(super) fn observe_removed(&mut self, dump: &[PeerStatus]) -> Vec<Write> {
-        let left: HashMap<PublicKey, &PeerStatus> = dump
+        let left: HashMap<PublicKey, Traffic> = dump
             .iter()
             .filter(|status| !self.is_own(status))
-            .map(|status| (status.public_key, status))
+            .map(|status| (status.public_key, Traffic::from(status)))
             .collect();
         let mut writes = Vec::new();
         for (peer, last) in &mut self.finals {
             let Some(tunnel) = last.tunnel else { continue };
-            let status = left.get(&tunnel.public_key);
-            let Some(status) = status.filter(|it| has_addresses(it, tunnel.addresses)) else {
+            let row = left.get(&tunnel.public_key);
+            let Some(row) = row.filter(|it| it.hosts.are(tunnel.addresses)) else {
                 continue;
             };
-            let counters = counters::of(status, last.generation);
+            let counters = counters::of(row, last.generation);
             if last.counters != Some(counters) {
                 last.counters = Some(counters);
                 writes.push(Write::Final(*peer, last.clone()));
@@ -208,14 +214,20 @@ impl State {
         self.expiries.first().map(|(at, _)| *at)
     }
 
+    /// The peers that are not in a snapshot.
+    #[must_use]
+    pub(super) fn surplus_to(&self, snapshot: &[Peer]) -> Vec<PeerId> {
+        let wanted: HashSet<PeerId> = snapshot.iter().map(|peer| peer.peer).collect();
+        let held = self.peers.keys().copied();
+        held.filter(|peer| !wanted.contains(peer)).collect()
+    }
+
     /// The changes that lead to exactly these peers.
     #[must_use]
     pub(super) fn changes_to(&self, snapshot: Vec<Peer>) -> Vec<Change> {
-        let wanted: HashSet<PeerId> = snapshot.iter().map(|peer| peer.peer).collect();
-        self.peers
-            .keys()
-            .filter(|peer| !wanted.contains(peer))
-            .map(|peer| Change::Remove { peer: *peer })
+        let surplus = self.surplus_to(&snapshot).into_iter();
+        surplus
+            .map(|peer| Change::Remove { peer })
             .chain(snapshot.into_iter().map(Change::Upsert))
             .collect()
     }
@@ -305,8 +317,8 @@ impl State {
             writes.extend(counted.map(|(peer, counters)| Write::Ended(peer, counters)));
             if let Some(record) = self.peers.get_mut(peer) {
                 record.generation = next(record.generation);
-                self.book
-                    .track(record.public_key, *peer, record.generation, self.sequence);
+                let holder = holder(*peer, record);
+                self.book.track(record.public_key, holder, self.sequence);
                 writes.push(Write::Peer(*peer, record.clone()));
             }
         }
@@ -501,13 +513,15 @@ impl State {
     /// Takes a peer in that is, or will be, in the interface since now.
     fn insert(&mut self, peer: PeerId, record: PeerRecord) {
         self.book
-            .track(record.public_key, peer, record.generation, self.sequence);
+            .track(record.public_key, holder(peer, &record), self.sequence);
         self.index(peer, record);
     }
 
     fn index(&mut self, peer: PeerId, record: PeerRecord) {
         self.by_key.insert(record.public_key, peer);
-        self.hash.add(peer, &record.public_key);
+        if let Some(hash) = self.hash.get_mut() {
+            hash.add(peer, &record.public_key);
+        }
         self.limits.set(peer, record.addresses, record.limits);
         if let Some(at) = record.not_after {
             self.expiries.insert((at, peer));
@@ -518,11 +532,42 @@ impl State {
     fn forget(&mut self, peer: PeerId) -> Option<PeerRecord> {
         let record = self.peers.remove(&peer)?;
         self.by_key.remove(&record.public_key);
-        self.hash.remove(peer, &record.public_key);
+        if let Some(hash) = self.hash.get_mut() {
+            hash.remove(peer, &record.public_key);
+        }
         if let Some(at) = record.not_after {
             self.expiries.remove(&(at, peer));
         }
         Some(record)
+    }
+}
+
+impl Desired for State {
+    fn count(&self) -> usize {
+        self.peers.len()
+    }
+
+    fn keys(&self) -> impl Iterator<Item = &PublicKey> {
+        self.by_key.keys()
+    }
+
+    fn spec(&self, key: &PublicKey) -> Option<PeerSpec> {
+        self.record(key).map(spec)
+    }
+
+    fn agrees(&self, status: &PeerStatus) -> Option<bool> {
+        self.record(&status.public_key).map(|record| {
+            record.preshared_key == status.preshared_key
+                && Hosts::of(&status.allowed_ips).are(record.addresses)
+        })
+    }
+}
+
+fn holder(peer: PeerId, record: &PeerRecord) -> Holder {
+    Holder {
+        peer,
+        generation: record.generation,
+        addresses: record.addresses,
     }
 }
 
@@ -544,10 +589,6 @@ fn spec(record: &PeerRecord) -> PeerSpec {
         preshared_key: record.preshared_key.clone(),
         allowed_ips: nets(record.addresses).collect(),
     }
-}
-
-fn has_addresses(status: &PeerStatus, addresses: Addresses) -> bool {
-    status.allowed_ips.iter().copied().eq(nets(addresses))
 }
 
 /// Sorted, as the interface reports them.

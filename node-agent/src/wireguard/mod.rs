@@ -9,6 +9,7 @@ pub mod fake;
 mod interface_name;
 pub mod kernel;
 mod link;
+mod traffic;
 pub mod userspace;
 
 use std::io;
@@ -26,6 +27,7 @@ use self::userspace::UserspaceDevice;
 pub use self::kernel::peers_in_dump;
 
 pub use self::interface_name::{InterfaceName, InvalidInterfaceName};
+pub use self::traffic::{Hosts, Traffic};
 
 /// What the interface shall be, apart from its peers.
 #[derive(Debug, Clone)]
@@ -127,6 +129,14 @@ pub trait Device: Send + Sync + std::fmt::Debug {
 
     /// Every peer, each once.
     async fn peers(&self) -> Result<Vec<PeerStatus>, DeviceError>;
+
+    /// Every peer's counters, in the table given, whose room is used again. Where the interface changes
+    /// meanwhile some peers may be missing; what is there is right.
+    async fn counters(&self, mut table: Vec<Traffic>) -> Result<Vec<Traffic>, DeviceError> {
+        table.clear();
+        table.extend(self.peers().await?.iter().map(Traffic::from));
+        Ok(table)
+    }
 
     /// Carries the operations out in order. After an error some may have been carried out.
     async fn apply(&self, operations: &[PeerOp]) -> Result<(), DeviceError>;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use chrono::TimeDelta;
 use nix::sched::{CloneFlags, setns};
-use node_agent::firewall::{Firewall, FirewallSetup, Keeper};
+use node_agent::firewall::{Firewall, FirewallSetup, Keeper, Memory};
 use node_agent::ipam::Pool;
 use node_agent::ledger::{self, Ledger};
 use node_agent::limits::NftTable;
@@ -127,7 +127,8 @@ async fn run(folder: &Path, interface: &str, backend: Backend, ready: oneshot::S
             .collect(),
         ..FirewallSetup::default()
     };
-    let firewall = Keeper::start(Firewall::new(interface.clone()), rules);
+    let firewall = Firewall::new(interface.clone());
+    let firewall = Keeper::start(firewall, rules, Memory::default());
     let _firewall = firewall.await.expect("isolation");
     let backend = match backend {
         Backend::Kernel => wireguard::Backend::Kernel,

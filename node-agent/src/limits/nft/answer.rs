@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use netlink_packet_core::{DecodeError, NlasIterator};
+use netlink_packet_core::DecodeError;
 use shared::ids::PeerId;
 
-use super::message::{NFT_OBJECT_LIMIT, NFT_OBJECT_QUOTA, SUBSYSTEM, parse_name};
+use super::message::{NFT_OBJECT_LIMIT, NFT_OBJECT_QUOTA, parse_name};
 use crate::limits::{Content, Object};
+use crate::netfilter::SUBSYSTEM;
+use crate::netlink::{attributes, exactly, find, text};
 
 // <linux/netfilter/nf_tables.h>
 const NFT_MSG_NEWRULE: u8 = 6;
@@ -25,8 +27,6 @@ const NFTA_SET_ELEM_LIST_ELEMENTS: u16 = 3;
 const NFTA_SET_ELEM_KEY: u16 = 1;
 const NFTA_SET_ELEM_OBJREF: u16 = 9;
 const NFTA_DATA_VALUE: u16 = 1;
-/// Bytes of an attribute's header.
-const HEADER_BYTES: usize = 4;
 
 /// What was read so far of the answers to one question.
 #[derive(Debug, Default)]
@@ -109,39 +109,7 @@ impl Reading {
     }
 }
 
-/// Each attribute's kind and value.
-fn attributes(bytes: &[u8]) -> impl Iterator<Item = Result<(u16, &[u8]), DecodeError>> {
-    NlasIterator::new(bytes).map(|attribute| {
-        let attribute = attribute?;
-        let (kind, length) = (attribute.kind(), usize::from(attribute.length()));
-        let value = attribute.into_inner().get(HEADER_BYTES..length);
-        Ok((kind, value.unwrap_or_default()))
-    })
-}
-
-fn find(bytes: &[u8], wanted: u16) -> Result<Option<&[u8]>, DecodeError> {
-    for attribute in attributes(bytes) {
-        let (kind, value) = attribute?;
-        if kind == wanted {
-            return Ok(Some(value));
-        }
-    }
-    Ok(None)
-}
-
 fn long(bytes: &[u8], wanted: u16) -> Result<u64, DecodeError> {
     let value = find(bytes, wanted)?.ok_or("an object without its numbers")?;
     exactly(value).map(u64::from_be_bytes)
-}
-
-fn exactly<const N: usize>(value: &[u8]) -> Result<[u8; N], DecodeError> {
-    value
-        .try_into()
-        .map_err(|_| DecodeError::from("a value of another length"))
-}
-
-/// Without the zero at its end. What is no text is none of our names.
-fn text(value: &[u8]) -> &str {
-    let value = value.strip_suffix(&[0]).unwrap_or(value);
-    std::str::from_utf8(value).unwrap_or_default()
 }

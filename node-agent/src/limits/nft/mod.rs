@@ -5,20 +5,18 @@
 
 mod answer;
 mod message;
-mod socket;
 mod structure;
 
-use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use shared::ids::PeerId;
 
 use self::answer::Reading;
-use self::message::{Batch, Question};
-use self::socket::{Connection, Ended};
+use self::message::Batch;
 use super::{Change, Consumed, Found, Kind, Table, TableError};
 use crate::firewall::run_nft;
+use crate::netfilter::{self, Connection, Ended, Question};
 use crate::wireguard::InterfaceName;
 
 /// How often a dump that somebody else's change interrupted is begun again.
@@ -54,7 +52,7 @@ impl NftTable {
             let mut slot = connection.lock().unwrap_or_else(PoisonError::into_inner);
             let mut open = match slot.take() {
                 Some(open) => open,
-                None => Connection::open()?,
+                None => Connection::open().map_err(netfilter::Error::from)?,
             };
             let done = work(&mut open, &name);
             if done.is_ok() {
@@ -81,7 +79,7 @@ impl Table for NftTable {
         let batches = Batch::pack(&self.name, peers);
         self.with_socket(move |connection, _| {
             for batch in batches {
-                connection.change(&batch)?;
+                connection.change(|sequences| batch.encode(sequences))?;
             }
             Ok(())
         })
@@ -90,7 +88,7 @@ impl Table for NftTable {
 
     async fn quotas(&self) -> Result<Vec<Consumed>, TableError> {
         self.with_socket(|connection, table| {
-            let reading = dump(connection, &Question::quotas(table))?;
+            let reading = dump(connection, &message::quotas(table))?;
             Ok(reading.content.quotas().collect())
         })
         .await
@@ -101,9 +99,9 @@ impl Table for NftTable {
         self.with_socket(move |connection, table| {
             let mut reading = Reading::default();
             for peer in peers {
-                let question = Question::object(table, Kind::Quota, peer);
+                let question = message::one_object(table, Kind::Quota, peer);
                 match connection.ask(&question, |kind, body| reading.read(kind, body)) {
-                    Err(TableError::Netlink(error)) if is_absent(&error) => {}
+                    Err(error) if error.is_absent() => {}
                     other => drop(other?),
                 }
             }
@@ -120,13 +118,13 @@ impl Table for NftTable {
 
 fn read(connection: &mut Connection, table: &str) -> Result<Option<Found>, TableError> {
     match connection.ask(&Question::table(table), |_, _| Ok(())) {
-        Err(TableError::Netlink(error)) if is_absent(&error) => return Ok(None),
+        Err(error) if error.is_absent() => return Ok(None),
         other => drop(other?),
     }
     let rules = dump(connection, &Question::rules(table))?.rules;
     let mut found = Found {
         intact: structure::has_every_rule(&rules),
-        content: dump(connection, &Question::objects(table))?.content,
+        content: dump(connection, &message::objects(table))?.content,
     };
     for (kind, family) in structure::maps() {
         let map = structure::map_name(kind, family);
@@ -136,14 +134,14 @@ fn read(connection: &mut Connection, table: &str) -> Result<Option<Found>, Table
                     found.content.put_element(kind, address, owner);
                 }
             }
-            Err(TableError::Netlink(error)) if is_absent(&error) => found.intact = false,
-            Err(error) => return Err(error),
+            Err(error) if error.is_absent() => found.intact = false,
+            Err(error) => return Err(error.into()),
         }
     }
     Ok(Some(found))
 }
 
-fn dump(connection: &mut Connection, question: &Question) -> Result<Reading, TableError> {
+fn dump(connection: &mut Connection, question: &Question) -> Result<Reading, netfilter::Error> {
     for _ in 0..DUMP_ATTEMPTS {
         let mut reading = Reading::default();
         match connection.ask(question, |kind, body| reading.read(kind, body))? {
@@ -151,11 +149,7 @@ fn dump(connection: &mut Connection, question: &Question) -> Result<Reading, Tab
             Ended::Interrupted => {}
         }
     }
-    Err(TableError::Restless)
-}
-
-fn is_absent(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::NotFound
+    Err(netfilter::Error::Restless)
 }
 
 #[cfg(test)]

@@ -13,9 +13,9 @@ use shared::wireguard::{PresharedKey, PublicKey};
 use crate::counters::Sequence;
 use crate::ipam::Pool;
 use crate::ledger::{self, Write};
-use crate::reconcile::plan::plan;
+use crate::reconcile::plan::{Desired, plan};
 use crate::reconcile::state::State;
-use crate::wireguard::{PeerOp, PeerStatus};
+use crate::wireguard::{PeerOp, PeerStatus, Traffic};
 
 fn at(seconds: i64) -> DateTime<Utc> {
     DateTime::from_timestamp(1_800_000_000 + seconds, 0).expect("in range")
@@ -244,18 +244,21 @@ impl World {
 
     fn observe(&mut self) {
         let dump = self.interface.dump();
-        let restarted = self.state.observe(&dump, Sequence(u64::MAX));
+        let restarted = self
+            .state
+            .observe(dump.iter().map(Traffic::from), Sequence(u64::MAX));
         assert_eq!(restarted, [], "counters went back");
     }
 
     fn check(&self) {
-        let desired = self.state.desired();
-        assert_eq!(plan(&desired, &self.interface.dump()), [], "interface");
+        assert_eq!(plan(&self.state, &self.interface.dump()), [], "interface");
         let restored = restore(&self.ledger, self.now);
         assert_eq!(restored.hash(), self.state.hash());
         assert_eq!(restored.len(), self.state.len());
         assert_eq!(restored.applied, self.state.applied);
         assert_eq!(restored.next_expiry(), self.state.next_expiry());
+        let desired = self.state.keys().filter_map(|key| self.state.spec(key));
+        let desired: Vec<_> = desired.collect();
         let keys: BTreeSet<_> = desired.iter().map(|spec| spec.public_key).collect();
         let nets: BTreeSet<_> = desired.iter().flat_map(|spec| &spec.allowed_ips).collect();
         assert_eq!(keys.len(), desired.len(), "a key with two holders");

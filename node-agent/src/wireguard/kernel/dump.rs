@@ -8,11 +8,12 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
-use netlink_packet_core::{DecodeError, NlaBuffer, NlasIterator};
+use netlink_packet_core::DecodeError;
 use shared::wireguard::{KEY_LEN, PresharedKey, PublicKey};
 use zeroize::Zeroizing;
 
-use crate::wireguard::PeerStatus;
+use crate::netlink::{attributes as each, exactly, find};
+use crate::wireguard::{PeerStatus, Traffic};
 
 // <linux/wireguard.h>
 const WGDEVICE_A_PUBLIC_KEY: u16 = 4;
@@ -27,110 +28,183 @@ const WGPEER_A_ALLOWEDIPS: u16 = 9;
 const WGALLOWEDIP_A_IPADDR: u16 = 2;
 const WGALLOWEDIP_A_CIDR_MASK: u16 = 3;
 
-/// An interface, as far as its dump has been read.
+/// The interface itself, which only a dump's first message tells.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Dump {
+pub(super) struct Head {
     /// None where no private key is set.
     pub(super) public_key: Option<PublicKey>,
     pub(super) listen_port: u16,
-    pub(super) peers: Vec<PeerStatus>,
+}
+
+impl Head {
+    /// Reads the first message's attributes.
+    pub(super) fn read(attributes: &[u8]) -> Result<Self, DecodeError> {
+        let mut head = Self::default();
+        for attribute in each(attributes) {
+            let (kind, value) = attribute?;
+            match kind {
+                WGDEVICE_A_PUBLIC_KEY => {
+                    head.public_key = Some(PublicKey::from_bytes(exactly(value)?));
+                }
+                WGDEVICE_A_LISTEN_PORT => {
+                    head.listen_port = u16::from_ne_bytes(exactly(value)?);
+                }
+                _ => {}
+            }
+        }
+        Ok(head)
+    }
+}
+
+/// The interface's peers, as far as their dump has been read.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Dump {
+    peers: Vec<PeerStatus>,
 }
 
 impl Dump {
     /// Reads one message's attributes.
     pub(super) fn read(&mut self, attributes: &[u8]) -> Result<(), DecodeError> {
-        for attribute in NlasIterator::new(attributes) {
-            let attribute = attribute?;
-            match attribute.kind() {
-                WGDEVICE_A_PUBLIC_KEY => {
-                    self.public_key = Some(PublicKey::from_bytes(bytes(&attribute)?));
-                }
-                WGDEVICE_A_LISTEN_PORT => {
-                    self.listen_port = u16::from_ne_bytes(bytes(&attribute)?);
-                }
-                WGDEVICE_A_PEERS => {
-                    for peer in NlasIterator::new(attribute.value()) {
-                        self.read_peer(peer?.value())?;
-                    }
-                }
-                _ => {}
-            }
-        }
-        Ok(())
+        each_peer(attributes, |peer| self.read_peer(peer))
     }
 
     /// The dump is over: every peer's allowed IPs are there and are put in order.
-    pub(super) fn finish(mut self) -> Self {
+    pub(super) fn finish(mut self) -> Vec<PeerStatus> {
         for peer in &mut self.peers {
             peer.allowed_ips.sort_unstable();
         }
-        self
+        self.peers
     }
 
     fn read_peer(&mut self, attributes: &[u8]) -> Result<(), DecodeError> {
-        let mut peer = self.continued_or_new(public_key(attributes)?);
-        for attribute in NlasIterator::new(attributes) {
-            let attribute = attribute?;
-            match attribute.kind() {
+        // The peer that was read last may go on here.
+        let public_key = public_key(attributes)?;
+        if self.peers.last().map(|last| last.public_key) != Some(public_key) {
+            self.peers.push(blank(public_key));
+        }
+        let Some(peer) = self.peers.last_mut() else {
+            return Ok(());
+        };
+        for attribute in each(attributes) {
+            let (kind, value) = attribute?;
+            match kind {
                 WGPEER_A_PRESHARED_KEY => {
-                    let key = Zeroizing::new(bytes::<KEY_LEN>(&attribute)?);
+                    let key = Zeroizing::new(exactly::<KEY_LEN>(value)?);
                     peer.preshared_key =
                         (*key != [0; KEY_LEN]).then(|| PresharedKey::from_bytes(*key));
                 }
-                WGPEER_A_LAST_HANDSHAKE_TIME => {
-                    let (seconds, _) = attribute
-                        .value()
-                        .split_first_chunk()
-                        .ok_or_else(|| DecodeError::from("a short time"))?;
-                    let seconds = u64::try_from(i64::from_ne_bytes(*seconds)).ok();
-                    peer.last_handshake = seconds.filter(|seconds| *seconds > 0);
-                }
-                WGPEER_A_RX_BYTES => peer.rx_bytes = u64::from_ne_bytes(bytes(&attribute)?),
-                WGPEER_A_TX_BYTES => peer.tx_bytes = u64::from_ne_bytes(bytes(&attribute)?),
+                WGPEER_A_LAST_HANDSHAKE_TIME => peer.last_handshake = handshake(value)?,
+                WGPEER_A_RX_BYTES => peer.rx_bytes = u64::from_ne_bytes(exactly(value)?),
+                WGPEER_A_TX_BYTES => peer.tx_bytes = u64::from_ne_bytes(exactly(value)?),
                 WGPEER_A_ALLOWEDIPS => {
-                    for network in NlasIterator::new(attribute.value()) {
-                        peer.allowed_ips.push(allowed_ip(network?.value())?);
+                    for network in each(value) {
+                        peer.allowed_ips.push(allowed_ip(network?.1)?);
                     }
                 }
                 _ => {}
             }
         }
-        self.peers.push(peer);
         Ok(())
-    }
-
-    /// The peer that was read last when this is its continuation, else a new one.
-    fn continued_or_new(&mut self, public_key: PublicKey) -> PeerStatus {
-        let last = self.peers.pop_if(|last| last.public_key == public_key);
-        last.unwrap_or(PeerStatus {
-            public_key,
-            preshared_key: None,
-            allowed_ips: Vec::new(),
-            rx_bytes: 0,
-            tx_bytes: 0,
-            last_handshake: None,
-        })
     }
 }
 
-fn public_key(attributes: &[u8]) -> Result<PublicKey, DecodeError> {
-    for attribute in NlasIterator::new(attributes) {
-        let attribute = attribute?;
-        if attribute.kind() == WGPEER_A_PUBLIC_KEY {
-            return bytes(&attribute).map(PublicKey::from_bytes);
+fn blank(public_key: PublicKey) -> PeerStatus {
+    PeerStatus {
+        public_key,
+        preshared_key: None,
+        // One host of each family.
+        allowed_ips: Vec::with_capacity(2),
+        rx_bytes: 0,
+        tx_bytes: 0,
+        last_handshake: None,
+    }
+}
+
+/// The peers' counters, as far as their dump has been read, in a table whose room is used again.
+#[derive(Debug)]
+pub(super) struct Counters {
+    table: Vec<Traffic>,
+}
+
+impl Counters {
+    pub(super) fn into_table(mut table: Vec<Traffic>) -> Self {
+        table.clear();
+        Self { table }
+    }
+
+    /// Reads one message's attributes.
+    pub(super) fn read(&mut self, attributes: &[u8]) -> Result<(), DecodeError> {
+        each_peer(attributes, |peer| self.read_peer(peer))
+    }
+
+    pub(super) fn finish(self) -> Vec<Traffic> {
+        self.table
+    }
+
+    fn read_peer(&mut self, attributes: &[u8]) -> Result<(), DecodeError> {
+        let public_key = public_key(attributes)?;
+        if self.table.last().map(|last| last.public_key) != Some(public_key) {
+            self.table.push(Traffic::of(public_key));
+        }
+        let Some(row) = self.table.last_mut() else {
+            return Ok(());
+        };
+        for attribute in each(attributes) {
+            let (kind, value) = attribute?;
+            match kind {
+                WGPEER_A_LAST_HANDSHAKE_TIME => row.last_handshake = handshake(value)?,
+                WGPEER_A_RX_BYTES => row.rx_bytes = u64::from_ne_bytes(exactly(value)?),
+                WGPEER_A_TX_BYTES => row.tx_bytes = u64::from_ne_bytes(exactly(value)?),
+                WGPEER_A_ALLOWEDIPS => {
+                    for network in each(value) {
+                        row.hosts.add(allowed_ip(network?.1)?);
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+fn each_peer(
+    attributes: &[u8],
+    mut read: impl FnMut(&[u8]) -> Result<(), DecodeError>,
+) -> Result<(), DecodeError> {
+    for attribute in each(attributes) {
+        let (kind, value) = attribute?;
+        if kind == WGDEVICE_A_PEERS {
+            for peer in each(value) {
+                read(peer?.1)?;
+            }
         }
     }
-    Err("a peer without a public key".into())
+    Ok(())
+}
+
+/// None before the first.
+fn handshake(value: &[u8]) -> Result<Option<u64>, DecodeError> {
+    let (seconds, _) = value
+        .split_first_chunk()
+        .ok_or_else(|| DecodeError::from("a short time"))?;
+    let seconds = u64::try_from(i64::from_ne_bytes(*seconds)).ok();
+    Ok(seconds.filter(|seconds| *seconds > 0))
+}
+
+fn public_key(attributes: &[u8]) -> Result<PublicKey, DecodeError> {
+    let key = find(attributes, WGPEER_A_PUBLIC_KEY)?;
+    let key = key.ok_or_else(|| DecodeError::from("a peer without a public key"))?;
+    exactly(key).map(PublicKey::from_bytes)
 }
 
 fn allowed_ip(attributes: &[u8]) -> Result<IpNet, DecodeError> {
     let mut address = None;
     let mut prefix = None;
-    for attribute in NlasIterator::new(attributes) {
-        let attribute = attribute?;
-        match attribute.kind() {
-            WGALLOWEDIP_A_IPADDR => address = Some(ip_address(&attribute)?),
-            WGALLOWEDIP_A_CIDR_MASK => prefix = Some(u8::from_ne_bytes(bytes(&attribute)?)),
+    for attribute in each(attributes) {
+        let (kind, value) = attribute?;
+        match kind {
+            WGALLOWEDIP_A_IPADDR => address = Some(ip_address(value)?),
+            WGALLOWEDIP_A_CIDR_MASK => prefix = Some(u8::from_ne_bytes(exactly(value)?)),
             _ => {}
         }
     }
@@ -140,23 +214,12 @@ fn allowed_ip(attributes: &[u8]) -> Result<IpNet, DecodeError> {
         .ok_or_else(|| DecodeError::from("an allowed IP that is no network"))
 }
 
-fn ip_address(attribute: &NlaBuffer<&[u8]>) -> Result<IpAddr, DecodeError> {
-    if attribute.value().len() == 4 {
-        Ok(Ipv4Addr::from(bytes::<4>(attribute)?).into())
+fn ip_address(value: &[u8]) -> Result<IpAddr, DecodeError> {
+    if value.len() == 4 {
+        Ok(Ipv4Addr::from(exactly::<4>(value)?).into())
     } else {
-        Ok(Ipv6Addr::from(bytes::<16>(attribute)?).into())
+        Ok(Ipv6Addr::from(exactly::<16>(value)?).into())
     }
-}
-
-fn bytes<const N: usize>(attribute: &NlaBuffer<&[u8]>) -> Result<[u8; N], DecodeError> {
-    let value = attribute.value();
-    value.try_into().map_err(|_| {
-        let kind = attribute.kind();
-        DecodeError::from(format!(
-            "attribute {kind} of {} bytes, not {N}",
-            value.len()
-        ))
-    })
 }
 
 #[cfg(test)]
@@ -219,34 +282,46 @@ mod tests {
         ])
     }
 
-    fn read(messages: &[Vec<WireguardPeer>]) -> Dump {
-        let mut dump = Dump::default();
-        for (index, peers) in messages.iter().enumerate() {
+    /// As the kernel tells it: the interface itself in the first message alone.
+    fn tell(messages: &[Vec<WireguardPeer>]) -> Vec<Vec<u8>> {
+        let told = messages.iter().enumerate().map(|(index, peers)| {
             let mut attributes = vec![WireguardAttribute::Peers(peers.clone())];
             if index == 0 {
                 attributes.insert(0, WireguardAttribute::ListenPort(51820));
                 attributes.insert(1, WireguardAttribute::PrivateKey([3; KEY_LEN]));
                 attributes.insert(2, WireguardAttribute::PublicKey([4; KEY_LEN]));
             }
-            dump.read(&encode(&attributes)).unwrap();
+            encode(&attributes)
+        });
+        told.collect()
+    }
+
+    fn read(messages: &[Vec<WireguardPeer>]) -> Vec<PeerStatus> {
+        let mut dump = Dump::default();
+        for message in tell(messages) {
+            dump.read(&message).unwrap();
         }
         dump.finish()
     }
 
+    fn count(messages: &[Vec<WireguardPeer>], table: Vec<Traffic>) -> Vec<Traffic> {
+        let mut counters = Counters::into_table(table);
+        for message in tell(messages) {
+            counters.read(&message).unwrap();
+        }
+        counters.finish()
+    }
+
     #[test]
     fn a_peer_split_over_messages_keeps_its_counters() {
-        let dump = read(&[
+        let peers = read(&[
             vec![head(1, 0..2), head(2, 0..5)],
             vec![tail(2, 5..9)],
             vec![tail(2, 9..12), head(3, 0..1)],
         ]);
-        let keys: Vec<_> = dump
-            .peers
-            .iter()
-            .map(|it| it.public_key.as_bytes()[0])
-            .collect();
+        let keys: Vec<_> = peers.iter().map(|it| it.public_key.as_bytes()[0]).collect();
         assert_eq!(keys, [1, 2, 3]);
-        let split = &dump.peers[1];
+        let split = &peers[1];
         assert_eq!((split.rx_bytes, split.tx_bytes), (20, 2000));
         assert_eq!(split.last_handshake, Some(1_769_415_834));
         assert_eq!(
@@ -255,8 +330,6 @@ mod tests {
         );
         assert_eq!(split.allowed_ips.len(), 12);
         assert!(split.allowed_ips.is_sorted());
-        assert_eq!(dump.listen_port, 51820);
-        assert_eq!(dump.public_key, Some(PublicKey::from_bytes([4; KEY_LEN])));
     }
 
     #[test]
@@ -266,23 +339,41 @@ mod tests {
             WireguardPeerAttribute::PresharedKey([0; KEY_LEN]),
             WireguardPeerAttribute::LastHandshake(WireguardTimeSpec::default()),
         ]);
-        let dump = read(&[vec![silent]]);
-        assert_eq!(dump.peers[0].preshared_key, None);
-        assert_eq!(dump.peers[0].last_handshake, None);
+        let peers = read(&[vec![silent]]);
+        assert_eq!(peers[0].preshared_key, None);
+        assert_eq!(peers[0].last_handshake, None);
     }
 
     #[test]
-    fn an_interface_without_key_and_peers_is_read() {
-        let mut dump = Dump::default();
-        dump.read(&encode(&[WireguardAttribute::ListenPort(1)]))
-            .unwrap();
-        assert_eq!(
-            dump.finish(),
-            Dump {
-                listen_port: 1,
-                ..Dump::default()
-            }
+    fn the_first_message_tells_key_and_port() {
+        let told = tell(&[vec![head(1, 0..2)], vec![tail(1, 2..3)]]);
+        let expected = Head {
+            public_key: Some(PublicKey::from_bytes([4; KEY_LEN])),
+            listen_port: 51820,
+        };
+        assert_eq!(Head::read(&told[0]).unwrap(), expected);
+        let keyless = encode(&[WireguardAttribute::ListenPort(1)]);
+        let head = Head::read(&keyless).unwrap();
+        assert_eq!((head.public_key, head.listen_port), (None, 1));
+    }
+
+    #[test]
+    fn counters_are_read_again_into_the_same_table() {
+        let first = count(
+            &[vec![head(1, 0..2), head(2, 0..2), head(3, 0..2)]],
+            Vec::new(),
         );
+        let place = first.as_ptr();
+        let second = count(
+            &[vec![head(2, 0..1)], vec![tail(2, 1..2), head(4, 0..2)]],
+            first,
+        );
+        assert_eq!(second.as_ptr(), place);
+        let rows: Vec<_> = second
+            .iter()
+            .map(|row| (row.rx_bytes, row.tx_bytes))
+            .collect();
+        assert_eq!(rows, [(20, 2000), (40, 4000)]);
     }
 
     #[test]
@@ -290,6 +381,7 @@ mod tests {
         let nameless = WireguardPeer(vec![WireguardPeerAttribute::RxBytes(1)]);
         let bytes = encode(&[WireguardAttribute::Peers(vec![nameless])]);
         assert!(Dump::default().read(&bytes).is_err());
+        assert!(Counters::into_table(Vec::new()).read(&bytes).is_err());
     }
 
     proptest! {
@@ -310,12 +402,17 @@ mod tests {
                     at = next;
                 }
             }
-            prop_assert_eq!(read(&messages), read(&[whole]));
+            let peers = read(&messages);
+            let traffic: Vec<_> = peers.iter().map(Traffic::from).collect();
+            prop_assert_eq!(count(&messages, Vec::new()), traffic);
+            prop_assert_eq!(peers, read(&[whole]));
         }
 
         #[test]
         fn garbage_is_refused_and_never_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
             let _ = Dump::default().read(&bytes);
+            let _ = Counters::into_table(Vec::new()).read(&bytes);
+            let _ = Head::read(&bytes);
         }
 
         #[test]

@@ -1,8 +1,13 @@
 //! The kernel's own WireGuard, over generic netlink.
 //!
-//! One socket is kept open and used by one call at a time, so that our own changes never interrupt
-//! our own dumps. The kernel works while a request is being sent, several milliseconds for a
-//! message full of new peers, hence the blocking threads.
+//! Two sockets are kept open, each used by one call at a time: one for changes and one for readings,
+//! so that no change waits until ten thousand peers are read. The kernel locks the interface for one
+//! message of either. It marks a reading that a change came into: counters are right all the same, and
+//! are taken as they are after a second try, so that a busy node's readings end; a comparison is begun
+//! again.
+//!
+//! The kernel works while a request is being sent, several milliseconds for a message full of new
+//! peers, hence the blocking threads. A few peers take it less than a thread would take to wake.
 
 mod dump;
 mod message;
@@ -12,22 +17,29 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 
-use self::dump::Dump;
+use self::dump::{Counters, Dump, Head};
+use self::message::Request;
 use self::socket::{Connection, Ended};
 use super::link::{Link, Links};
 use super::{
     Device, DeviceError, InterfaceName, InterfaceSetup, InterfaceStatus, PeerOp, PeerStatus,
+    Traffic,
 };
 
-/// How often a dump that somebody else's change interrupted is begun again.
+/// How often a dump that a change interrupted is begun again.
 const DUMP_ATTEMPTS: usize = 8;
+/// How often counters are read before they are taken as they are.
+const COUNTERS_ATTEMPTS: usize = 2;
+/// Most bytes of a request that is sent without a blocking thread: up to three peers.
+const SMALL_REQUEST_BYTES: usize = 512;
 
 /// An interface of the kernel's module.
 #[derive(Debug)]
 pub(super) struct KernelDevice {
     name: InterfaceName,
     links: Links,
-    connection: Arc<Mutex<Connection>>,
+    changes: Arc<Mutex<Connection>>,
+    readings: Arc<Mutex<Connection>>,
 }
 
 /// Whether this kernel has WireGuard. Loads the module if that is possible.
@@ -43,7 +55,7 @@ pub async fn available() -> Result<(), DeviceError> {
 pub fn peers_in_dump(messages: &[&[u8]]) -> Option<usize> {
     let mut dump = Dump::default();
     messages.iter().try_for_each(|it| dump.read(it)).ok()?;
-    Some(dump.finish().peers.len())
+    Some(dump.finish().len())
 }
 
 impl KernelDevice {
@@ -51,23 +63,44 @@ impl KernelDevice {
         Ok(Self {
             name,
             links: Links::open()?,
-            connection: Arc::new(Mutex::new(Connection::open()?)),
+            changes: Arc::new(Mutex::new(Connection::open()?)),
+            readings: Arc::new(Mutex::new(Connection::open()?)),
         })
     }
 
-    /// Does `work` with the socket on a blocking thread.
-    async fn with_socket<T: Send + 'static>(
+    async fn change(&self, request: Request) -> Result<(), DeviceError> {
+        if request.bytes.len() <= SMALL_REQUEST_BYTES
+            && let Ok(mut connection) = self.changes.try_lock()
+        {
+            return connection.change(request);
+        }
+        on_a_thread(&self.changes, move |connection| connection.change(request)).await
+    }
+
+    async fn read<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Connection, &InterfaceName) -> Result<T, DeviceError> + Send + 'static,
     ) -> Result<T, DeviceError> {
-        let connection = Arc::clone(&self.connection);
         let name = self.name.clone();
-        tokio::task::spawn_blocking(move || {
-            let mut connection = connection.lock().unwrap_or_else(PoisonError::into_inner);
-            work(&mut connection, &name)
+        on_a_thread(&self.readings, move |connection| work(connection, &name)).await
+    }
+
+    /// Sets key and port where they differ. A key is never set again: with many peers that costs
+    /// seconds, and every session.
+    async fn set(&self, setup: &InterfaceSetup) -> Result<InterfaceStatus, DeviceError> {
+        let actual = self.read(head).await?;
+        let public_key = Some(setup.private_key.public_key());
+        let key = (actual.public_key != public_key).then_some(&setup.private_key);
+        let port = (actual.listen_port != setup.listen_port).then_some(setup.listen_port);
+        if key.is_some() || port.is_some() {
+            let request = message::set(&self.name, key, port);
+            on_a_thread(&self.changes, move |connection| connection.change(request)).await?;
+        }
+        Ok(InterfaceStatus {
+            index: 0,
+            public_key,
+            listen_port: setup.listen_port,
         })
-        .await
-        .map_err(interrupted)?
     }
 
     async fn find_or_add(&self) -> Result<Link, DeviceError> {
@@ -100,10 +133,7 @@ impl Device for KernelDevice {
     async fn ensure(&self, setup: &InterfaceSetup) -> Result<InterfaceStatus, DeviceError> {
         let link = self.find_or_add().await?;
         self.must_be_wireguard(&link)?;
-        let wanted = setup.clone();
-        let status = self
-            .with_socket(move |connection, name| configure(connection, name, &wanted))
-            .await?;
+        let status = self.set(setup).await?;
         self.links.configure(&link, setup).await?;
         Ok(InterfaceStatus {
             index: link.index,
@@ -112,19 +142,19 @@ impl Device for KernelDevice {
     }
 
     async fn peers(&self) -> Result<Vec<PeerStatus>, DeviceError> {
-        let dump = self.with_socket(dump).await?;
-        Ok(dump.peers)
+        self.read(dump).await
+    }
+
+    async fn counters(&self, table: Vec<Traffic>) -> Result<Vec<Traffic>, DeviceError> {
+        self.read(|connection, name| counters(connection, name, table))
+            .await
     }
 
     async fn apply(&self, operations: &[PeerOp]) -> Result<(), DeviceError> {
-        if operations.is_empty() {
-            return Ok(());
+        for request in message::pack(&self.name, operations) {
+            self.change(request).await?;
         }
-        let operations = operations.to_vec();
-        self.with_socket(move |connection, name| {
-            message::pack(name, &operations).try_for_each(|it| connection.change(it))
-        })
-        .await
+        Ok(())
     }
 
     async fn teardown(&self) -> Result<(), DeviceError> {
@@ -133,9 +163,8 @@ impl Device for KernelDevice {
         };
         self.must_be_wireguard(&link)?;
         // Deleting an interface with its peers waits for each of them in turn.
-        let flushed = self
-            .with_socket(|connection, name| connection.change(message::flush(name)))
-            .await;
+        let request = message::flush(&self.name);
+        let flushed = on_a_thread(&self.changes, |connection| connection.change(request)).await;
         match flushed {
             Err(DeviceError::Missing) => Ok(()),
             Err(error) => Err(error),
@@ -144,28 +173,29 @@ impl Device for KernelDevice {
     }
 }
 
-/// Sets key and port where they differ. A key is never set again: with many peers that costs
-/// seconds, and every session.
-fn configure(
-    connection: &mut Connection,
-    name: &InterfaceName,
-    setup: &InterfaceSetup,
-) -> Result<InterfaceStatus, DeviceError> {
-    let actual = dump(connection, name)?;
-    let public_key = Some(setup.private_key.public_key());
-    let key = (actual.public_key != public_key).then_some(&setup.private_key);
-    let port = (actual.listen_port != setup.listen_port).then_some(setup.listen_port);
-    if key.is_some() || port.is_some() {
-        connection.change(message::set(name, key, port))?;
-    }
-    Ok(InterfaceStatus {
-        index: 0,
-        public_key,
-        listen_port: setup.listen_port,
+/// Does `work` with the socket on a blocking thread.
+async fn on_a_thread<T: Send + 'static>(
+    connection: &Arc<Mutex<Connection>>,
+    work: impl FnOnce(&mut Connection) -> Result<T, DeviceError> + Send + 'static,
+) -> Result<T, DeviceError> {
+    let connection = Arc::clone(connection);
+    tokio::task::spawn_blocking(move || {
+        work(&mut connection.lock().unwrap_or_else(PoisonError::into_inner))
     })
+    .await
+    .map_err(interrupted)?
 }
 
-fn dump(connection: &mut Connection, name: &InterfaceName) -> Result<Dump, DeviceError> {
+fn head(connection: &mut Connection, name: &InterfaceName) -> Result<Head, DeviceError> {
+    let mut head = Head::default();
+    connection.first(message::get(name), |attributes| {
+        head = Head::read(attributes)?;
+        Ok(())
+    })?;
+    Ok(head)
+}
+
+fn dump(connection: &mut Connection, name: &InterfaceName) -> Result<Vec<PeerStatus>, DeviceError> {
     for _ in 0..DUMP_ATTEMPTS {
         let mut dump = Dump::default();
         match connection.dump(message::get(name), |attributes| dump.read(attributes))? {
@@ -175,6 +205,22 @@ fn dump(connection: &mut Connection, name: &InterfaceName) -> Result<Dump, Devic
     }
     let reason = format!("{name} changed during each of {DUMP_ATTEMPTS} dumps");
     Err(DeviceError::Netlink(reason))
+}
+
+fn counters(
+    connection: &mut Connection,
+    name: &InterfaceName,
+    mut table: Vec<Traffic>,
+) -> Result<Vec<Traffic>, DeviceError> {
+    for _ in 0..COUNTERS_ATTEMPTS {
+        let mut counters = Counters::into_table(table);
+        let ended = connection.dump(message::get(name), |attributes| counters.read(attributes))?;
+        table = counters.finish();
+        if ended == Ended::Complete {
+            break;
+        }
+    }
+    Ok(table)
 }
 
 fn no_module() -> DeviceError {

@@ -1,24 +1,21 @@
 //! One generic-netlink socket, one request at a time.
 //!
-//! Requests and answers carry keys, so both buffers are overwritten after use. The kernel is told
-//! not to echo a request in its acknowledgement.
+//! Requests and answers carry keys: a request overwrites itself when it is dropped, the buffer of
+//! answers is overwritten after each exchange. The kernel is told not to echo a request in its
+//! acknowledgement.
 
 use std::io;
 
 use netlink_packet_core::{
     DecodeError, DoneBuffer, ErrorBuffer, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST,
-    NetlinkBuffer, NetlinkHeader, NetlinkMessage, NetlinkPayload, NetlinkSerializable,
-    ParseableParametrized,
+    NetlinkBuffer,
 };
-use netlink_packet_generic::ctrl::nlas::GenlCtrlAttrs;
-use netlink_packet_generic::ctrl::{GenlCtrl, GenlCtrlCmd};
-use netlink_packet_generic::{GenlFamily, GenlHeader, GenlMessage};
-use netlink_packet_wireguard::WireguardMessage;
 use netlink_sys::protocols::NETLINK_GENERIC;
 use netlink_sys::{Socket, SocketAddr};
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
-use super::message::wipe;
+use super::message::{self, HEADERS_BYTES, Request};
+use crate::netlink::{exactly, find};
 use crate::wireguard::DeviceError;
 
 /// At least what the kernel ever puts into one datagram of a dump.
@@ -26,10 +23,16 @@ const READ_BYTES: usize = 64 * 1024;
 
 /// Bytes of a generic-netlink header.
 const GENERIC_HEADER_BYTES: usize = 4;
+/// Of generic netlink's own family and of WireGuard's.
+const VERSION: u8 = 1;
 
 const NLMSG_NOOP: u16 = 1;
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
+
+// <linux/genetlink.h>
+const GENL_ID_CTRL: u16 = 16;
+const CTRL_ATTR_FAMILY_ID: u16 = 1;
 
 pub(super) struct Connection {
     socket: Socket,
@@ -50,67 +53,57 @@ impl Connection {
     /// Opens the socket in the calling thread's network namespace and looks WireGuard up, which
     /// makes the kernel load the module if it can.
     pub(super) fn open() -> Result<Self, DeviceError> {
-        let socket = open_socket().map_err(io_failure)?;
-        let mut connection = Self {
-            socket,
-            family: 0,
-            sequence: 0,
-            answer: Zeroizing::new(Vec::with_capacity(READ_BYTES)),
-        };
+        let mut connection = Self::with_family(GENL_ID_CTRL)?;
         connection.family = connection.look_up_family()?;
         Ok(connection)
     }
 
+    fn with_family(family: u16) -> Result<Self, DeviceError> {
+        Ok(Self {
+            socket: open_socket().map_err(io_failure)?,
+            family,
+            sequence: 0,
+            answer: Zeroizing::new(Vec::with_capacity(READ_BYTES)),
+        })
+    }
+
     /// Sends a change and waits for the kernel to have made it.
-    pub(super) fn change(&mut self, request: WireguardMessage) -> Result<(), DeviceError> {
-        self.exchange(request, NLM_F_ACK, |_| Ok(())).map(|_| ())
+    pub(super) fn change(&mut self, request: Request) -> Result<(), DeviceError> {
+        self.send(request, NLM_F_ACK)?;
+        self.receive(|_| Ok(())).map(|_| ())
     }
 
     /// Sends a question and hands each answer's attributes to `read`.
     pub(super) fn dump(
         &mut self,
-        request: WireguardMessage,
+        request: Request,
         read: impl FnMut(&[u8]) -> Result<(), DecodeError>,
     ) -> Result<Ended, DeviceError> {
-        self.exchange(request, NLM_F_DUMP, read)
-    }
-
-    fn exchange(
-        &mut self,
-        request: WireguardMessage,
-        flags: u16,
-        read: impl FnMut(&[u8]) -> Result<(), DecodeError>,
-    ) -> Result<Ended, DeviceError> {
-        let mut request = GenlMessage::from_payload(request);
-        request.set_resolved_family_id(self.family);
-        let mut request = self.send(request, flags)?;
-        if let NetlinkPayload::InnerMessage(message) = &mut request.payload {
-            wipe(&mut message.payload);
-        }
+        self.send(request, NLM_F_DUMP)?;
         self.receive(read)
     }
 
+    /// Sends a question and hands the attributes of the first answer alone to `read`. The kernel
+    /// tells as the reader reads: a socket of its own, closed after that, spares both the rest.
+    pub(super) fn first(
+        &self,
+        request: Request,
+        read: impl FnOnce(&[u8]) -> Result<(), DecodeError>,
+    ) -> Result<(), DeviceError> {
+        let mut scratch = Self::with_family(self.family)?;
+        scratch.send(request, NLM_F_DUMP)?;
+        let mut read = Some(read);
+        let mut take = |attributes: &[u8]| read.take().map_or(Ok(()), |read| read(attributes));
+        scratch.read_datagram(&mut take, &mut false)?;
+        Ok(())
+    }
+
     fn look_up_family(&mut self) -> Result<u16, DeviceError> {
-        let name = WireguardMessage::family_name().to_owned();
-        let request = GenlMessage::from_payload(GenlCtrl {
-            cmd: GenlCtrlCmd::GetFamily,
-            nlas: vec![GenlCtrlAttrs::FamilyName(name)],
-        });
-        self.send(request, NLM_F_ACK)?;
+        self.send(message::family(), NLM_F_ACK)?;
         let mut family = None;
-        let header = GenlHeader {
-            cmd: GenlCtrlCmd::NewFamily.into(),
-            version: 1,
-        };
         let answered = self.receive(|attributes| {
-            let answer = GenlCtrl::parse_with_param(attributes, header)?;
-            family = answer
-                .nlas
-                .into_iter()
-                .find_map(|attribute| match attribute {
-                    GenlCtrlAttrs::FamilyId(id) => Some(id),
-                    _ => None,
-                });
+            let id = find(attributes, CTRL_ATTR_FAMILY_ID)?;
+            family = id.map(exactly).transpose()?.map(u16::from_ne_bytes);
             Ok(())
         });
         match answered {
@@ -122,21 +115,24 @@ impl Connection {
         }
     }
 
-    fn send<M: NetlinkSerializable>(
-        &mut self,
-        request: M,
-        flags: u16,
-    ) -> Result<NetlinkMessage<M>, DeviceError> {
+    /// Fills the request's headers in and sends it.
+    fn send(&mut self, mut request: Request, flags: u16) -> Result<(), DeviceError> {
         self.sequence = self.sequence.wrapping_add(1);
-        let mut header = NetlinkHeader::default();
-        header.flags = NLM_F_REQUEST | flags;
-        header.sequence_number = self.sequence;
-        let mut request = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(request));
-        request.finalize();
-        let mut bytes = Zeroizing::new(vec![0; request.buffer_len()]);
-        request.serialize(&mut bytes);
-        self.socket.send(&bytes, 0).map_err(io_failure)?;
-        Ok(request)
+        let length = u32::try_from(request.bytes.len()).map_err(malformed)?;
+        let headers = [
+            length.to_ne_bytes(),
+            pair(self.family, NLM_F_REQUEST | flags),
+            self.sequence.to_ne_bytes(),
+            [0; 4],
+            [request.command, VERSION, 0, 0],
+        ];
+        if let Some(place) = request.bytes.first_chunk_mut::<HEADERS_BYTES>() {
+            for (place, byte) in place.iter_mut().zip(headers.into_iter().flatten()) {
+                *place = byte;
+            }
+        }
+        self.socket.send(&request.bytes, 0).map_err(io_failure)?;
+        Ok(())
     }
 
     /// Reads until the request of this sequence number is answered in full.
@@ -144,48 +140,76 @@ impl Connection {
         &mut self,
         mut read: impl FnMut(&[u8]) -> Result<(), DecodeError>,
     ) -> Result<Ended, DeviceError> {
-        let mut ended = Ended::Complete;
-        loop {
-            self.answer.zeroize();
-            let received = self.socket.recv(&mut *self.answer, 0);
-            received.map_err(io_failure)?;
-            let mut rest = self.answer.as_slice();
-            while !rest.is_empty() {
-                let message = NetlinkBuffer::new_checked(rest).map_err(malformed)?;
-                let length = usize::try_from(message.length()).map_err(malformed)?;
-                rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
-                if message.sequence_number() != self.sequence {
-                    continue;
+        let mut interrupted = false;
+        let result = loop {
+            match self.read_datagram(&mut read, &mut interrupted) {
+                Ok(false) => {}
+                Ok(true) => break Ok(()),
+                Err(error) => break Err(error),
+            }
+        };
+        self.wipe();
+        result.map(|()| {
+            if interrupted {
+                Ended::Interrupted
+            } else {
+                Ended::Complete
+            }
+        })
+    }
+
+    /// Reads one datagram; whether the answer is complete with it.
+    fn read_datagram(
+        &mut self,
+        read: &mut impl FnMut(&[u8]) -> Result<(), DecodeError>,
+        interrupted: &mut bool,
+    ) -> Result<bool, DeviceError> {
+        self.answer.clear();
+        let received = self.socket.recv(&mut *self.answer, 0);
+        received.map_err(io_failure)?;
+        let mut rest = self.answer.as_slice();
+        while !rest.is_empty() {
+            let message = NetlinkBuffer::new_checked(rest).map_err(malformed)?;
+            let length = usize::try_from(message.length()).map_err(malformed)?;
+            rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+            if message.sequence_number() != self.sequence {
+                continue;
+            }
+            *interrupted |= message.flags() & NLM_F_DUMP_INTR != 0;
+            match message.message_type() {
+                NLMSG_NOOP => {}
+                NLMSG_ERROR => {
+                    let error = ErrorBuffer::new_checked(message.payload());
+                    let code = error.map_err(malformed)?.code();
+                    return status(code.map_or(0, i32::from)).map(|()| true);
                 }
-                if message.flags() & NLM_F_DUMP_INTR != 0 {
-                    ended = Ended::Interrupted;
+                NLMSG_DONE => {
+                    let done = DoneBuffer::new_checked(message.payload());
+                    let code = done.map_or(0, |done| done.code());
+                    return status(code).map(|()| true);
                 }
-                match message.message_type() {
-                    NLMSG_NOOP => {}
-                    NLMSG_ERROR => {
-                        let error = ErrorBuffer::new_checked(message.payload());
-                        let code = error.map_err(malformed)?.code();
-                        return status(code.map_or(0, i32::from)).map(|()| ended);
-                    }
-                    NLMSG_DONE => {
-                        let done = DoneBuffer::new_checked(message.payload());
-                        let code = done.map_or(0, |done| done.code());
-                        return status(code).map(|()| ended);
-                    }
-                    _ => {
-                        let attributes = message.payload().get(GENERIC_HEADER_BYTES..);
-                        read(attributes.unwrap_or_default()).map_err(malformed)?;
-                    }
+                _ => {
+                    let attributes = message.payload().get(GENERIC_HEADER_BYTES..);
+                    read(attributes.unwrap_or_default()).map_err(malformed)?;
                 }
             }
         }
+        Ok(false)
+    }
+
+    /// Overwrites every answer that was in the buffer. Once an exchange is enough: a datagram is read
+    /// over the one before, and the buffer lives on.
+    fn wipe(&mut self) {
+        self.answer.clear();
+        self.answer.resize(READ_BYTES, 0);
+        self.answer.clear();
     }
 }
 
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.answer.zeroize();
-    }
+/// Two numbers as they lie one behind the other.
+const fn pair(one: u16, other: u16) -> [u8; 4] {
+    let ([a, b], [c, d]) = (one.to_ne_bytes(), other.to_ne_bytes());
+    [a, b, c, d]
 }
 
 impl std::fmt::Debug for Connection {

@@ -10,8 +10,8 @@ use netlink_sys::protocols::NETLINK_NETFILTER;
 use netlink_sys::{Socket, SocketAddr};
 use nix::libc::MSG_DONTWAIT;
 
-use super::message::{Batch, HEADERS_BYTES, Question, Sequences};
-use crate::limits::TableError;
+use super::Error;
+use super::message::{HEADERS_BYTES, Question};
 
 /// At least what the kernel ever puts into one datagram of a dump.
 const READ_BYTES: usize = 64 * 1024;
@@ -23,7 +23,7 @@ const NLMSG_DONE: u16 = 3;
 const NETLINK_BYTES: usize = 16;
 
 #[derive(Debug)]
-pub(super) struct Connection {
+pub(crate) struct Connection {
     socket: Socket,
     sequence: u32,
     answer: Vec<u8>,
@@ -31,10 +31,21 @@ pub(super) struct Connection {
 
 /// How a dump ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Ended {
+pub(crate) enum Ended {
     Complete,
     /// Something changed while the kernel was telling: what was told may not fit together.
     Interrupted,
+}
+
+/// The sequence numbers of a batch's answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Sequences {
+    /// Of the begin: an error with this number is about the batch as a whole.
+    pub(crate) begin: u32,
+    /// Of all changes but the last.
+    pub(crate) middle: u32,
+    /// Of the last change, which is answered in any case.
+    pub(crate) last: u32,
 }
 
 /// One message of an answer.
@@ -53,7 +64,7 @@ enum Answer<'a> {
 
 impl Connection {
     /// Opens the socket in the calling thread's network namespace.
-    pub(super) fn open() -> io::Result<Self> {
+    pub(crate) fn open() -> io::Result<Self> {
         let mut socket = Socket::new(NETLINK_NETFILTER)?;
         socket.bind_auto()?;
         socket.connect(&SocketAddr::new(0, 0))?;
@@ -66,14 +77,17 @@ impl Connection {
         })
     }
 
-    /// Sends a batch. On return the kernel has made all of its changes, or none.
-    pub(super) fn change(&mut self, batch: &Batch) -> Result<(), TableError> {
+    /// Sends a batch, which `encode` writes. On return the kernel has made all of its changes, or none.
+    pub(crate) fn change(
+        &mut self,
+        encode: impl FnOnce(Sequences) -> Vec<u8>,
+    ) -> Result<(), Error> {
         let sequences = Sequences {
             begin: self.next(),
             middle: self.next(),
             last: self.next(),
         };
-        self.socket.send(&batch.encode(sequences), 0)?;
+        self.socket.send(&encode(sequences), 0)?;
         let mut refusal = Ok(());
         loop {
             let mut over = false;
@@ -98,11 +112,11 @@ impl Connection {
     }
 
     /// Sends a question and hands each answer's kind and attributes to `read`.
-    pub(super) fn ask(
+    pub(crate) fn ask(
         &mut self,
         question: &Question,
         mut read: impl FnMut(u16, &[u8]) -> Result<(), DecodeError>,
-    ) -> Result<Ended, TableError> {
+    ) -> Result<Ended, Error> {
         let asked = self.next();
         self.socket.send(&question.encode(asked), 0)?;
         let mut ended = Ended::Complete;
@@ -144,8 +158,8 @@ impl Connection {
     /// Reads one datagram, which may hold several messages.
     fn receive(
         &mut self,
-        mut take: impl FnMut(Answer<'_>) -> Result<(), TableError>,
-    ) -> Result<(), TableError> {
+        mut take: impl FnMut(Answer<'_>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
         self.answer.clear();
         self.socket.recv(&mut self.answer, MSG_DONTWAIT)?;
         let mut rest = self.answer.as_slice();
@@ -192,6 +206,6 @@ fn verdict(code: i32) -> io::Result<()> {
     }
 }
 
-fn malformed(error: impl std::fmt::Display) -> TableError {
-    TableError::Malformed(error.to_string())
+fn malformed(error: impl std::fmt::Display) -> Error {
+    Error::Malformed(error.to_string())
 }
