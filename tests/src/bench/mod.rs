@@ -1,6 +1,7 @@
 //! What the load generators share: samples, rows with goals, and the table.
 
 pub mod bare;
+pub mod node;
 pub mod wrk;
 
 use std::path::Path;
