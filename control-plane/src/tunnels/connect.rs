@@ -200,6 +200,10 @@ impl Attempt<'_> {
                 Decision::Existing(connection) => {
                     return self.join_or_accept(&entitlement, connection).await;
                 }
+                Decision::End(connection, reason) => {
+                    end(self.state, connection, reason, None).await?;
+                    continue;
+                }
                 Decision::Connect {
                     public_key,
                     replaces,

@@ -4,6 +4,7 @@ use sha2::{Digest, Sha256};
 use shared::ids::{ConnectionId, DeviceId, ServerId};
 use shared::wireguard::PublicKey;
 
+use super::model::{EndReason, Status};
 use super::quota::shares;
 use super::store::{Entitlement, LiveConnection, NewLease};
 use crate::error::{ApiError, Code};
@@ -29,6 +30,8 @@ pub(super) enum Decision {
         /// The connection that ends once the new one is acknowledged.
         replaces: Option<ConnectionId>,
     },
+    /// A move is in the way that nobody finishes: this connection ends, and then it is decided anew.
+    End(ConnectionId, EndReason),
 }
 
 /// `fits` says whether a live connection's server is what the request asks for.
@@ -48,8 +51,12 @@ pub(super) fn decide(
         (None, Some(live)) => Some(live),
         (Some(key), None) => {
             let mut same = same_key(entitlement, key);
-            if let Some(live) = same.clone().find(|live| fits(live)) {
+            let mut staying = same.clone().filter(|live| !live.is_leaving());
+            if let Some(live) = staying.find(|live| fits(live)) {
                 return Ok(Decision::Existing(live.id));
+            }
+            if let Some(leaving) = same.clone().find(|live| live.is_leaving()) {
+                return Ok(conclude(entitlement, leaving));
             }
             // An offer only has the place when what it was offered for is gone.
             same.find(|live| !live.is_offer || live.holds_place)
@@ -64,6 +71,20 @@ pub(super) fn decide(
         public_key,
         replaces: replaces.map(|live| live.id),
     })
+}
+
+/// What becomes of a move whose request did not live to finish it. Until then its old half is never
+/// what a client is told: it may end at any moment.
+fn conclude(entitlement: &Entitlement, leaving: &LiveConnection) -> Decision {
+    let mut live = entitlement.live.iter();
+    let next = live.find(|live| live.supersedes == Some(leaving.id) && !live.is_offer);
+    match next {
+        // Its end gives the old one its place back.
+        Some(next) if next.status == Status::Connecting => {
+            Decision::End(next.id, EndReason::Abandoned)
+        }
+        _ => Decision::End(leaving.id, EndReason::Moved),
+    }
 }
 
 fn is_full(entitlement: &Entitlement) -> bool {
@@ -168,7 +189,6 @@ impl Request {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tunnels::model::Status;
     use crate::tunnels::store::Rates;
 
     const KEY: PublicKey = PublicKey::from_bytes([1; 32]);
@@ -270,16 +290,34 @@ mod tests {
             holds_place: false,
             ..live(KEY)
         };
-        let new = live(KEY);
-        let both = entitlement(1, vec![old, new.clone()]);
-        let decision = decide(&with_key(KEY), &both, |_| false).expect("allowed");
-        assert_eq!(
-            decision,
-            Decision::Connect {
-                public_key: Some(KEY),
-                replaces: Some(new.id)
-            }
-        );
+        let moving = |status| LiveConnection {
+            status,
+            supersedes: Some(old.id),
+            ..live(KEY)
+        };
+        for (status, reason) in [
+            (Status::Connected, EndReason::Moved),
+            (Status::Connecting, EndReason::Abandoned),
+        ] {
+            let new = moving(status);
+            let both = entitlement(1, vec![old.clone(), new.clone()]);
+            let decide = |fits: &dyn Fn(&LiveConnection) -> bool| {
+                decide(&with_key(KEY), &both, fits).expect("allowed")
+            };
+            assert_eq!(decide(&|_| true), Decision::Existing(new.id));
+            // The old one is nobody's answer, wherever it is.
+            let ends = match reason {
+                EndReason::Moved => old.id,
+                _ => new.id,
+            };
+            let end = Decision::End(ends, reason);
+            assert_eq!(decide(&|live| live.id == old.id), end);
+            assert_eq!(decide(&|_| false), end);
+        }
+        // Its successor ended without giving the place back.
+        let alone = entitlement(1, vec![old.clone()]);
+        let decision = decide(&with_key(KEY), &alone, |_| true).expect("allowed");
+        assert_eq!(decision, Decision::End(old.id, EndReason::Moved));
     }
 
     #[test]
@@ -318,7 +356,7 @@ mod tests {
             let full = entitlement(limit, vec![offer.clone()]);
             match decide(&with_key(key), &full, |_| false).expect("allowed") {
                 Decision::Connect { replaces, .. } => replaces,
-                Decision::Existing(_) => panic!("elsewhere"),
+                other => panic!("{other:?}"),
             }
         };
         assert_eq!(replaced(1, OTHER_KEY), Some(offer.id));

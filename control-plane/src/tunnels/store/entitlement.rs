@@ -64,6 +64,13 @@ pub(in crate::tunnels) struct LiveConnection {
     pub(in crate::tunnels) supersedes: Option<ConnectionId>,
 }
 
+impl LiveConnection {
+    /// Whether it is the old half of a move.
+    pub(in crate::tunnels) const fn is_leaving(&self) -> bool {
+        !self.holds_place && !self.is_offer
+    }
+}
+
 #[derive(QueryableByName)]
 struct Row {
     #[diesel(sql_type = Bool)]
