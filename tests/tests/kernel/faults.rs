@@ -10,6 +10,6 @@ async fn nothing_is_cut_shared_or_billed_wrongly_while_everything_is_killed() {
         Backend::Kernel,
         "this kernel has no WireGuard"
     );
-    let (seed, length) = from_environment(30);
+    let (seed, length) = from_environment(15);
     run(Backend::Kernel, seed, length).await;
 }
