@@ -5,25 +5,17 @@
 
 use std::io;
 
-use netlink_packet_core::NLM_F_REQUEST;
 use netlink_sys::protocols::NETLINK_NETFILTER;
-use netlink_sys::{AsyncSocket, AsyncSocketExt, Socket, SocketAddr, TokioSocket};
+use netlink_sys::{AsyncSocket, AsyncSocketExt, TokioSocket};
 use nix::errno::Errno;
 
-use crate::netlink::{find, text};
+use crate::netfilter::{Connection, Error, HEADERS_BYTES, NFTA_TABLE, Question};
+use crate::netlink::{exactly, find, text};
 
 // <linux/netfilter/nfnetlink.h>, <linux/netfilter/nf_tables.h>
 const NFNLGRP_NFTABLES: u32 = 7;
-const NFNL_SUBSYS_NFTABLES: u8 = 10;
-const NFT_MSG_GETGEN: u8 = 16;
 const NFTA_GEN_ID: u16 = 1;
-const NLMSG_ERROR: u16 = 2;
-/// In every message that is about a table or a part of one.
-const NFTA_TABLE_NAME: u16 = 1;
 
-const NETLINK_HEADER_BYTES: usize = 16;
-/// Family, version and resource.
-const NETFILTER_HEADER_BYTES: usize = 4;
 /// More than the kernel ever puts into one datagram.
 const READ_BYTES: usize = 64 * 1024;
 
@@ -67,57 +59,21 @@ fn is_overflow(error: &io::Error) -> bool {
 }
 
 /// The number of the ruleset's present state.
-pub(super) fn generation() -> io::Result<u32> {
-    let mut socket = Socket::new(NETLINK_NETFILTER)?;
-    socket.bind_auto()?;
-    socket.connect(&SocketAddr::new(0, 0))?;
-    socket.send(&get_generation(), 0)?;
-    let mut answer = Vec::with_capacity(READ_BYTES);
-    socket.recv(&mut answer, 0)?;
-    refusal(&answer)?;
-    messages(&answer)
-        .flatten()
-        .find_map(|message| find(message, NFTA_GEN_ID).ok()??.try_into().ok())
-        .map(u32::from_be_bytes)
-        .ok_or_else(|| io::ErrorKind::InvalidData.into())
-}
-
-/// An answer that is an error has its number, negative, in the place of a body.
-fn refusal(answer: &[u8]) -> io::Result<()> {
-    let kind = answer.get(4..6).and_then(|it| it.try_into().ok());
-    let number = answer
-        .get(NETLINK_HEADER_BYTES..)
-        .and_then(<[u8]>::first_chunk);
-    match (kind.map(u16::from_ne_bytes), number) {
-        (Some(NLMSG_ERROR), Some(number)) => {
-            let number = i32::from_ne_bytes(*number).saturating_neg();
-            Err(io::Error::from_raw_os_error(number))
-        }
-        _ => Ok(()),
-    }
-}
-
-fn get_generation() -> [u8; NETLINK_HEADER_BYTES + NETFILTER_HEADER_BYTES] {
-    let mut request = [0; NETLINK_HEADER_BYTES + NETFILTER_HEADER_BYTES];
-    let length = u32::try_from(request.len()).unwrap_or_default();
-    let kind = u16::from_be_bytes([NFNL_SUBSYS_NFTABLES, NFT_MSG_GETGEN]);
-    let header = [
-        length.to_ne_bytes().as_slice(),
-        &kind.to_ne_bytes(),
-        &NLM_F_REQUEST.to_ne_bytes(),
-    ]
-    .concat();
-    for (byte, value) in request.iter_mut().zip(header) {
-        *byte = value;
-    }
-    request
+pub(super) fn generation() -> Result<u32, Error> {
+    let mut id = None;
+    Connection::open()?.ask(&Question::generation(), |_, message| {
+        id = find(message, NFTA_GEN_ID)?.map(exactly).transpose()?;
+        Ok(())
+    })?;
+    let id = id.map(u32::from_be_bytes);
+    id.ok_or_else(|| Error::Malformed("no generation".to_owned()))
 }
 
 /// Whether a datagram has word of `table`. One that is not understood may have.
 fn names(datagram: &[u8], table: &str) -> bool {
     messages(datagram).any(|message| match message {
         None => true,
-        Some(message) => match find(message, NFTA_TABLE_NAME) {
+        Some(message) => match find(message, NFTA_TABLE) {
             Ok(name) => name.is_some_and(|name| text(name) == table),
             Err(_) => true,
         },
@@ -129,7 +85,7 @@ fn messages(mut datagram: &[u8]) -> impl Iterator<Item = Option<&[u8]>> {
     std::iter::from_fn(move || {
         let (length, _) = datagram.split_first_chunk()?;
         let length = usize::try_from(u32::from_ne_bytes(*length)).unwrap_or(usize::MAX);
-        let attributes = datagram.get(NETLINK_HEADER_BYTES + NETFILTER_HEADER_BYTES..length);
+        let attributes = datagram.get(HEADERS_BYTES..length);
         // An answer without a body, or a length that cannot be: nothing can follow it.
         datagram = match attributes {
             Some(_) => datagram

@@ -75,8 +75,6 @@ pub enum FirewallError {
     Execute(#[from] io::Error),
     #[error("nftables refused: {0}")]
     Refused(String),
-    #[error("the kernel does not tell its rules' generation: {0}")]
-    Generation(#[source] io::Error),
     #[error(transparent)]
     Netlink(#[from] netfilter::Error),
     #[error("somebody else removes the table as soon as it is made")]
@@ -111,10 +109,10 @@ impl Firewall {
         let mut attempts = 0;
         loop {
             attempts += 1;
-            let before = generation()?;
+            let before = events::generation()?;
             self.apply(setup).await?;
             let image = self.image()?;
-            let alone = generation()? == before.wrapping_add(1);
+            let alone = events::generation()? == before.wrapping_add(1);
             match image {
                 Some(image) if alone || attempts == ATTEMPTS => return Ok(image),
                 None if attempts == ATTEMPTS => return Err(FirewallError::Removed),
@@ -140,10 +138,6 @@ impl Firewall {
             matches!(object, NfObject::ListObject(NfListObject::Table(table)) if table.name == name)
         }))
     }
-}
-
-fn generation() -> Result<u32, FirewallError> {
-    events::generation().map_err(FirewallError::Generation)
 }
 
 /// The library's own way of doing this loses what `nft` says about a refusal.

@@ -10,6 +10,7 @@ const NFT_MSG_GETCHAIN: u8 = 4;
 const NFT_MSG_GETRULE: u8 = 7;
 const NFT_MSG_GETSET: u8 = 10;
 const NFT_MSG_GETSETELEM: u8 = 13;
+const NFT_MSG_GETGEN: u8 = 16;
 /// Of a table, and of the table that anything else is in.
 pub(crate) const NFTA_TABLE: u16 = 1;
 pub(crate) const NFTA_SET_ELEM_LIST_SET: u16 = 2;
@@ -38,6 +39,11 @@ impl Question {
             flags: NLM_F_REQUEST | NLM_F_DUMP,
             attributes,
         }
+    }
+
+    /// The number of the ruleset's present state.
+    pub(crate) fn generation() -> Self {
+        Self::one(NFT_MSG_GETGEN, Vec::new())
     }
 
     /// Whether the table is there.
