@@ -17,7 +17,7 @@ use shared::protocol::{Addresses, PeerCounters};
 use shared::wireguard::PublicKey;
 
 use self::ended::Ended;
-use crate::wireguard::Traffic;
+use crate::wireguard::{Hosts, Traffic};
 
 /// Orders changes of the interface against dumps of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -66,6 +66,15 @@ pub struct Holder {
     pub generation: Generation,
     /// Traffic of a peer with others is an earlier holder's.
     pub addresses: Addresses,
+}
+
+impl Holder {
+    fn has(&self, hosts: &Hosts, ended: &Ended) -> bool {
+        match hosts.are_none() {
+            true => ended.has(self.peer, self.generation),
+            false => hosts.are(self.addresses),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -128,10 +137,13 @@ impl Book {
         self.ended.insert(peer, counters);
     }
 
-    /// Whether this generation is told as one that ended, or that is about to.
+    /// Whether a key with these hosts in the interface is its holder's, in the generation that is
+    /// followed. Without any it is where that generation is about to end: they are taken away after
+    /// that was written, and the next generation is written before the peer is replaced.
     #[must_use]
-    pub fn is_ended(&self, peer: PeerId, generation: Generation) -> bool {
-        self.ended.has(peer, generation)
+    pub fn is_holders(&self, key: &PublicKey, hosts: &Hosts) -> bool {
+        let entry = self.entries.get(key);
+        entry.is_some_and(|entry| entry.holder.has(hosts, &self.ended))
     }
 
     /// What this key's peer has counted so far in its generation; none while it has counted nothing.
@@ -194,17 +206,7 @@ impl Book {
             if entry.since > began {
                 continue;
             }
-            let Holder {
-                peer,
-                generation,
-                addresses,
-            } = entry.holder;
-            // Without addresses it is whose generation is about to end.
-            let is_own = match row.hosts.are_none() {
-                true => self.ended.has(peer, generation),
-                false => row.hosts.are(addresses),
-            };
-            if !is_own {
+            if !entry.holder.has(&row.hosts, &self.ended) {
                 continue;
             }
             let now = Totals::of(&row);
@@ -272,7 +274,6 @@ fn split(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wireguard::Hosts;
     use ipnet::Ipv4Net;
     use proptest::prelude::*;
     use std::collections::BTreeMap;

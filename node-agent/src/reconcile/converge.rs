@@ -236,7 +236,7 @@ impl Node {
         dump: impl Iterator<Item = Traffic>,
         began: Sequence,
     ) -> Result<(), NodeError> {
-        let restarted = self.state.observe(dump, began);
+        let restarted = self.state.book.observe(dump, began);
         if restarted.is_empty() {
             return Ok(());
         }

@@ -23,7 +23,7 @@ use super::handle::{
 use super::plan::must_be_held;
 use super::rotation::Rotation;
 use super::scrub::Scrubber;
-use super::state::State;
+use super::state::{State, changes_to};
 use crate::counters::Sequence;
 use crate::host::Occupancy;
 use crate::ipam::{Pool, PoolError};
@@ -267,7 +267,8 @@ impl Node {
         peers: Vec<Peer>,
         received: Instant,
     ) -> Result<(), NodeError> {
-        let removals = self.state.surplus_to(&peers).len();
+        let surplus = self.state.surplus_to(&peers);
+        let removals = surplus.len();
         if must_be_held(self.state.len(), removals) {
             let summary = Held {
                 revision,
@@ -289,7 +290,7 @@ impl Node {
             return Ok(());
         }
         self.held = None;
-        let changes = self.state.changes_to(peers);
+        let changes = changes_to(peers, surplus);
         self.accept(changes, revision, received).await
     }
 
@@ -297,7 +298,8 @@ impl Node {
         let Some(held) = self.held.take() else {
             return Ok(None);
         };
-        let changes = self.state.changes_to(held.peers);
+        let surplus = self.state.surplus_to(&held.peers);
+        let changes = changes_to(held.peers, surplus);
         self.accept(changes, held.revision, Instant::now()).await?;
         if held.missed {
             self.send(Outgoing::Message(AgentMessage::Resync));

@@ -7,14 +7,15 @@
 //! the state, one public key belongs to one peer, and a peer's generation grows whenever it is added
 //! to the interface again.
 
+mod desired;
+mod finals;
 mod limits;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::OnceLock;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use foldhash::fast::RandomState;
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use rand::Rng;
 use shared::ids::{Generation, PeerId, Revision};
 use shared::protocol::{
@@ -23,15 +24,12 @@ use shared::protocol::{
 use shared::wireguard::PublicKey;
 use tracing::warn;
 
-use super::plan::{Desired, plan};
-use crate::counters::{self, Book, Holder, Sequence};
+use self::desired::spec;
+use super::plan::plan;
+use crate::counters::{Book, Holder, Sequence};
 use crate::ipam::{Pool, PoolError};
 use crate::ledger::{self, Final, PeerRecord, Tunnel, Write};
-use crate::wireguard::{Hosts, PeerOp, PeerSpec, PeerStatus, Traffic};
-
-/// How many removed peers' final counters are kept, and how long.
-const MAX_FINALS: usize = 16_384;
-const KEEP_FINALS: TimeDelta = TimeDelta::hours(24);
+use crate::wireguard::{Hosts, PeerOp, PeerSpec, PeerStatus};
 
 /// What a change asks of the world, in this order.
 #[derive(Debug, Default)]
@@ -103,15 +101,7 @@ impl State {
                 forgotten.push(Write::NoQuarantine(address));
             }
         }
-        for (peer, last) in stored.finals {
-            if last.removed_at + KEEP_FINALS <= now {
-                forgotten.push(Write::NoFinal(peer));
-            } else {
-                state.limits.left(peer, last.consumed);
-                state.finals_by_age.insert((last.removed_at, peer));
-                state.finals.insert(peer, last);
-            }
-        }
+        forgotten.extend(state.restore_finals(stored.finals, now));
         for ((peer, _), counters) in stored.ended {
             state.book.end(peer, counters);
         }
@@ -158,54 +148,13 @@ impl State {
         operations
     }
 
-    /// Books a dump that began at `began`, as far as it is about our peers. Returns those whose
-    /// counters went back.
-    pub(super) fn observe(
-        &mut self,
-        dump: impl IntoIterator<Item = Traffic>,
-        began: Sequence,
-    ) -> Vec<PublicKey> {
-        self.book.observe(dump, began)
-    }
-
     fn record(&self, key: &PublicKey) -> Option<&PeerRecord> {
         self.peers.get(self.by_key.get(key)?)
     }
 
-    /// Whether this peer of the interface is in the generation that the state has it in. Without
-    /// addresses it is, where that generation is about to end: they are taken away after that was
-    /// written, and the next generation is written before the peer is replaced.
     fn is_own(&self, status: &PeerStatus) -> bool {
-        let peer = self.by_key.get(&status.public_key);
-        peer.and_then(|peer| self.peers.get_key_value(peer))
-            .is_some_and(|(peer, record)| match status.allowed_ips.is_empty() {
-                true => self.book.is_ended(*peer, record.generation),
-                false => Hosts::of(&status.allowed_ips).are(record.addresses),
-            })
-    }
-
-    /// Takes in what peers counted that were removed and still are in the interface: the agent died
-    /// between the two.
-    pub(super) fn observe_removed(&mut self, dump: &[PeerStatus]) -> Vec<Write> {
-        let left: HashMap<PublicKey, Traffic> = dump
-            .iter()
-            .filter(|status| !self.is_own(status))
-            .map(|status| (status.public_key, Traffic::from(status)))
-            .collect();
-        let mut writes = Vec::new();
-        for (peer, last) in &mut self.finals {
-            let Some(tunnel) = last.tunnel else { continue };
-            let row = left.get(&tunnel.public_key);
-            let Some(row) = row.filter(|it| it.hosts.are(tunnel.addresses)) else {
-                continue;
-            };
-            let counters = counters::of(row, last.generation);
-            if last.counters != Some(counters) {
-                last.counters = Some(counters);
-                writes.push(Write::Final(*peer, last.clone()));
-            }
-        }
-        writes
+        let hosts = Hosts::of(&status.allowed_ips);
+        self.book.is_holders(&status.public_key, &hosts)
     }
 
     /// When the next peer expires.
@@ -220,16 +169,6 @@ impl State {
         let wanted: HashSet<PeerId> = snapshot.iter().map(|peer| peer.peer).collect();
         let held = self.peers.keys().copied();
         held.filter(|peer| !wanted.contains(peer)).collect()
-    }
-
-    /// The changes that lead to exactly these peers.
-    #[must_use]
-    pub(super) fn changes_to(&self, snapshot: Vec<Peer>) -> Vec<Change> {
-        let surplus = self.surplus_to(&snapshot).into_iter();
-        surplus
-            .map(|peer| Change::Remove { peer })
-            .chain(snapshot.into_iter().map(Change::Upsert))
-            .collect()
     }
 
     /// Whether carrying these changes out takes a peer from the interface, so that its counters
@@ -378,13 +317,6 @@ impl State {
         PeerResult { peer, outcome }
     }
 
-    fn gone(&self, peer: PeerId) -> Outcome {
-        let last = self.finals.get(&peer);
-        Outcome::Removed {
-            counters: last.and_then(|last| last.counters),
-        }
-    }
-
     fn upsert(
         &mut self,
         peer: Peer,
@@ -457,20 +389,6 @@ impl State {
         Outcome::Active { addresses }
     }
 
-    /// The generation of a peer that is new to the interface. One that was here before goes on
-    /// counting, and what it counted then is reported next to it.
-    fn revive(&mut self, peer: PeerId, staged: &mut Staged) -> Generation {
-        let Some(last) = self.finals.remove(&peer) else {
-            return Generation(1);
-        };
-        self.finals_by_age.remove(&(last.removed_at, peer));
-        staged.writes.push(Write::NoFinal(peer));
-        if let Some(counters) = last.counters {
-            self.book.end(peer, counters);
-        }
-        next(last.generation)
-    }
-
     fn remove(&mut self, peer: PeerId, now: DateTime<Utc>, staged: &mut Staged) -> Outcome {
         let Some(record) = self.forget(peer) else {
             return self.gone(peer);
@@ -496,18 +414,6 @@ impl State {
         };
         self.keep_final(peer, last, staged);
         Outcome::Removed { counters }
-    }
-
-    fn keep_final(&mut self, peer: PeerId, last: Final, staged: &mut Staged) {
-        staged.writes.push(Write::Final(peer, last.clone()));
-        self.finals_by_age.insert((last.removed_at, peer));
-        self.finals.insert(peer, last);
-        while self.finals.len() > MAX_FINALS
-            && let Some((_, oldest)) = self.finals_by_age.pop_first()
-        {
-            self.finals.remove(&oldest);
-            staged.writes.push(Write::NoFinal(oldest));
-        }
     }
 
     /// Takes a peer in that is, or will be, in the interface since now.
@@ -542,25 +448,13 @@ impl State {
     }
 }
 
-impl Desired for State {
-    fn count(&self) -> usize {
-        self.peers.len()
-    }
-
-    fn keys(&self) -> impl Iterator<Item = &PublicKey> {
-        self.by_key.keys()
-    }
-
-    fn spec(&self, key: &PublicKey) -> Option<PeerSpec> {
-        self.record(key).map(spec)
-    }
-
-    fn agrees(&self, status: &PeerStatus) -> Option<bool> {
-        self.record(&status.public_key).map(|record| {
-            record.preshared_key == status.preshared_key
-                && Hosts::of(&status.allowed_ips).are(record.addresses)
-        })
-    }
+/// The changes that take these peers out and lead to those of the snapshot.
+pub(super) fn changes_to(snapshot: Vec<Peer>, surplus: Vec<PeerId>) -> Vec<Change> {
+    surplus
+        .into_iter()
+        .map(|peer| Change::Remove { peer })
+        .chain(snapshot.into_iter().map(Change::Upsert))
+        .collect()
 }
 
 fn holder(peer: PeerId, record: &PeerRecord) -> Holder {
@@ -581,21 +475,6 @@ fn record(peer: Peer, addresses: Addresses, generation: Generation) -> PeerRecor
         generation,
         limits: peer.limits,
     }
-}
-
-fn spec(record: &PeerRecord) -> PeerSpec {
-    PeerSpec {
-        public_key: record.public_key,
-        preshared_key: record.preshared_key.clone(),
-        allowed_ips: nets(record.addresses).collect(),
-    }
-}
-
-/// Sorted, as the interface reports them.
-fn nets(addresses: Addresses) -> impl Iterator<Item = IpNet> {
-    let v4 = IpNet::V4(Ipv4Net::from(addresses.v4));
-    let v6 = addresses.v6.map(Ipv6Net::from).map(IpNet::V6);
-    std::iter::once(v4).chain(v6)
 }
 
 fn has_expired(not_after: Option<DateTime<Utc>>, now: DateTime<Utc>) -> bool {

@@ -246,6 +246,7 @@ impl World {
         let dump = self.interface.dump();
         let restarted = self
             .state
+            .book
             .observe(dump.iter().map(Traffic::from), Sequence(u64::MAX));
         assert_eq!(restarted, [], "counters went back");
     }
