@@ -39,7 +39,7 @@ use uuid::Uuid;
 pub use self::desired::{CounterSink, DesiredState};
 pub use self::routes::{node_routes, routes};
 pub use self::trouble::Trouble;
-pub use self::view::{Assignment, FleetView, Live, Profile, Server, ServerStatus};
+pub use self::view::{Assignment, FRESHNESS, FleetView, Live, Profile, Server, ServerStatus};
 pub use self::waiters::{AckWaiter, AnswerTimings, Answered, TooManyWaiting, Unanswered};
 
 use self::attention::Attention;

@@ -7,8 +7,9 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use chrono::{DateTime, Duration, Utc};
+use chrono::{DateTime, Utc};
 use ipnet::IpNet;
 use shared::ids::ServerId;
 use shared::protocol::NextKey;
@@ -18,8 +19,8 @@ use uuid::Uuid;
 use super::lock;
 use super::pages::Pages;
 
-/// How long after its last sign of life a node still gets new clients, in seconds.
-const FRESHNESS_SECONDS: i64 = 15;
+/// How long after its last sign of life a node still counts as there, and gets new clients.
+pub const FRESHNESS: Duration = Duration::from_secs(15);
 
 /// The operator's word on a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,7 +110,7 @@ impl Live {
         self.replica.is_some()
             && self
                 .last_seen
-                .is_some_and(|seen| now - seen <= Duration::seconds(FRESHNESS_SECONDS))
+                .is_some_and(|seen| (now - seen).to_std().unwrap_or_default() <= FRESHNESS)
     }
 }
 

@@ -12,6 +12,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use shared::ids::ConnectionId;
 use shared::protocol::Timings;
+use shared::wireguard::PublicKey;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
@@ -28,6 +29,8 @@ const MAX_REMEMBERED: usize = 4_096;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Answered {
     pub answer: NodeAnswer,
+    /// The key of the interface that has the peer. Another replica's catalogue may have an older one yet.
+    pub public_key: PublicKey,
     pub timings: AnswerTimings,
 }
 
@@ -217,6 +220,7 @@ mod tests {
     fn removed() -> Answered {
         Answered {
             answer: NodeAnswer::Removed,
+            public_key: PublicKey::from_bytes([1; 32]),
             timings: AnswerTimings::default(),
         }
     }

@@ -11,6 +11,7 @@ use super::end::announce;
 use super::store::{self, Due, Ended};
 use crate::app::AppState;
 use crate::error::ApiError;
+use crate::fleet::FRESHNESS;
 
 const INTERVAL: Duration = Duration::from_secs(2);
 /// Connections ended by one statement.
@@ -27,7 +28,7 @@ pub async fn run(state: &AppState) {
         let now = Instant::now();
         reporting.observe(online(state), now);
         loop {
-            match end_due(state, reporting.since_long(now)).await {
+            match end_due(state, &reporting, now).await {
                 Ok(ended) if ended.len() == usize::try_from(BATCH).unwrap_or(0) => {}
                 Ok(_) => break,
                 Err(error) => {
@@ -39,12 +40,21 @@ pub async fn run(state: &AppState) {
     }
 }
 
-async fn end_due(state: &AppState, reporting: Vec<ServerId>) -> Result<Vec<Ended>, ApiError> {
+async fn end_due(
+    state: &AppState,
+    reporting: &Reporting,
+    now: Instant,
+) -> Result<Vec<Ended>, ApiError> {
     let vpn = &state.config().vpn;
+    let unanswered = vpn.connect_ack_timeout * 3 / 2;
+    // A node counts as online for a while after it was last heard, and is then asked once more.
+    let refused = FRESHNESS + unanswered;
     let due = Due {
-        unanswered: vpn.connect_ack_timeout * 3 / 2,
+        unanswered,
+        refused,
+        answering: reporting.since(refused, now),
         idle: vpn.connection_idle_timeout,
-        reporting,
+        reporting: reporting.since(REPORTING_FOR, now),
         limit: BATCH,
     };
     let (asked, ended) = {
@@ -87,10 +97,11 @@ impl Reporting {
             .collect();
     }
 
-    fn since_long(&self, now: Instant) -> Vec<ServerId> {
+    /// The nodes that have stayed for `long`.
+    fn since(&self, long: Duration, now: Instant) -> Vec<ServerId> {
         self.0
             .iter()
-            .filter(|(_, since)| now.saturating_duration_since(**since) >= REPORTING_FOR)
+            .filter(|(_, since)| now.saturating_duration_since(**since) >= long)
             .map(|(server, _)| *server)
             .collect()
     }
@@ -106,9 +117,12 @@ mod tests {
         let start = Instant::now();
         let mut reporting = Reporting::default();
         reporting.observe(vec![steady, restless], start);
-        assert!(reporting.since_long(start).is_empty());
+        assert!(reporting.since(REPORTING_FOR, start).is_empty());
         reporting.observe(vec![steady], start + REPORTING_FOR / 2);
         reporting.observe(vec![steady, restless], start + REPORTING_FOR);
-        assert_eq!(reporting.since_long(start + REPORTING_FOR), [steady]);
+        assert_eq!(
+            reporting.since(REPORTING_FOR, start + REPORTING_FOR),
+            [steady]
+        );
     }
 }

@@ -347,10 +347,11 @@ impl Attempt<'_> {
         let db = self.started.elapsed();
         self.state.fleet().signal(server.id, Some(connection));
         let patience = self.state.config().vpn.connect_ack_timeout;
-        let up = |addresses, node| Up {
+        let up = |addresses, server_key, node| Up {
             connection,
             preshared_key: preshared_key.clone(),
             addresses,
+            server_key,
             started_at,
             db,
             node,
@@ -358,9 +359,10 @@ impl Attempt<'_> {
         let refusal = match waiter.answer(patience).await {
             Ok(Answered {
                 answer: NodeAnswer::Active(addresses),
+                public_key,
                 timings,
             }) => {
-                return Ok(up(addresses, timings));
+                return Ok(up(addresses, public_key, timings));
             }
             Ok(Answered {
                 answer: NodeAnswer::Failed(_),
@@ -372,7 +374,9 @@ impl Attempt<'_> {
             }) => Refusal::ended(),
             // The answer may have been stored and its message lost.
             Err(unanswered) => match self.late_answer(connection).await? {
-                Some(addresses) => return Ok(up(addresses, AnswerTimings::default())),
+                Some((addresses, key)) => {
+                    return Ok(up(addresses, key, AnswerTimings::default()));
+                }
                 None => self.give_up(connection, unanswered).await,
             },
         };
@@ -406,11 +410,14 @@ impl Attempt<'_> {
         Err(Refusal::Collision(Code::Conflict))
     }
 
-    async fn late_answer(&self, connection: ConnectionId) -> Result<Option<Addresses>, ApiError> {
+    async fn late_answer(
+        &self,
+        connection: ConnectionId,
+    ) -> Result<Option<(Addresses, PublicKey)>, ApiError> {
         let row = self.row(connection).await?;
         Ok(row
             .filter(|row| row.status == Status::Connected)
-            .and_then(|row| row.addresses))
+            .and_then(|row| Some((row.addresses?, row.server?.public_key))))
     }
 
     async fn give_up(&self, connection: ConnectionId, why: Unanswered) -> Refusal {
@@ -504,7 +511,10 @@ impl Attempt<'_> {
         metrics::histogram!("tunnels_connect_seconds").record(total.as_secs_f64());
         Established {
             connection: up.connection,
-            server: ServerSummary::from(server),
+            server: ServerSummary {
+                public_key: up.server_key,
+                ..ServerSummary::from(server)
+            },
             addresses: up.addresses,
             public_key: keys.public,
             private_key: keys.private,
@@ -526,6 +536,7 @@ struct Up {
     connection: ConnectionId,
     preshared_key: PresharedKey,
     addresses: Addresses,
+    server_key: PublicKey,
     started_at: DateTime<Utc>,
     db: Duration,
     node: AnswerTimings,

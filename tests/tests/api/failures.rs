@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
+use shared::ids::ConnectionId;
 use shared::protocol::FailureReason;
 use tests::sim::Answer;
 use tests::{SimNode, TestApp, wait_until};
@@ -175,5 +176,105 @@ async fn a_client_that_hangs_up_leaves_nothing_half() {
         node.set_answer(Answer::Promptly);
         node.hang_up().await;
     }
+    app.finish(&[&first, &second]).await;
+}
+
+/// What a crash of the database may do to an acknowledgement, after which the node was asked again
+/// without an answer, the last time `ago`.
+async fn take_back(app: &TestApp, connection: ConnectionId, ago: &str) {
+    app.db()
+        .execute(&format!(
+            "WITH asked AS (
+                UPDATE nodes n SET desired_revision = n.desired_revision + 1
+                  FROM connections c WHERE c.id = '{connection}' AND n.server_id = c.server_id
+             RETURNING n.server_id, n.desired_revision
+             )
+             UPDATE connections c
+                SET status = 'connecting', client_ip = NULL, client_ipv6 = NULL, connected_at = NULL,
+                    revision = asked.desired_revision, updated_at = now() - interval '{ago}'
+               FROM asked WHERE c.id = '{connection}'"
+        ))
+        .await;
+}
+
+async fn wait_for(app: &TestApp, connection: ConnectionId, state: &str, patience: Duration) {
+    let sql = format!(
+        "SELECT status || coalesce(': ' || end_reason, '') FROM connections WHERE id = '{connection}'"
+    );
+    wait_until(
+        &format!("the connection is {state}"),
+        patience,
+        async || app.db().texts(&sql).await == [state],
+    )
+    .await;
+}
+
+/// Makes another user's connection expire: once it has ended, cleanup has judged every connection.
+async fn wait_cleaned(app: &TestApp, on: &SimNode) {
+    let witness = app
+        .user()
+        .await
+        .connected(&json!({ "server_id": on.server() }))
+        .await
+        .connection_id;
+    let expire = format!(
+        "UPDATE connections SET expires_at = now() - interval '1 second' WHERE id = '{witness}'"
+    );
+    app.db().execute(&expire).await;
+    wait_for(app, witness, "disconnected: expired", SOON).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_acknowledgement_that_was_lost_waits_for_its_node() {
+    let (app, mut first, second) = first_and_second().await;
+    let user = app.user_on("free").await;
+    let tunnel = user.connected(&json!({})).await;
+    let connection = tunnel.connection_id;
+
+    first.stop().await;
+    take_back(&app, connection, "10 minutes").await;
+    wait_cleaned(&app, &second).await;
+    wait_for(&app, connection, "connecting", Duration::ZERO).await;
+    first.start();
+    wait_for(&app, connection, "connected", SOON).await;
+    let address = format!("SELECT host(client_ip) FROM connections WHERE id = '{connection}'");
+    assert_eq!(
+        app.db().texts(&address).await,
+        [tunnel.assigned_ip.to_string()]
+    );
+
+    // What was used is never given up unheard; what was not, is after the time of an idle one.
+    first.stop().await;
+    take_back(&app, connection, "1 day").await;
+    let used =
+        format!("UPDATE connections SET last_handshake_at = now() WHERE id = '{connection}'");
+    app.db().execute(&used).await;
+    wait_cleaned(&app, &second).await;
+    wait_for(&app, connection, "connecting", Duration::ZERO).await;
+    let unused =
+        format!("UPDATE connections SET last_handshake_at = NULL WHERE id = '{connection}'");
+    app.db().execute(&unused).await;
+    wait_for(&app, connection, "disconnecting: no_answer", SOON).await;
+    first.start();
+    first.wait_online().await;
+    app.finish(&[&first, &second]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_is_there_and_says_nothing_is_given_up() {
+    let (app, first, second) = first_and_second().await;
+    let user = app.user_on("free").await;
+    let connection = user.connected(&json!({})).await.connection_id;
+    first.set_answer(Answer::Never);
+    take_back(&app, connection, "1 minute").await;
+    wait_for(
+        &app,
+        connection,
+        "disconnecting: no_answer",
+        Duration::from_secs(40),
+    )
+    .await;
+    first.set_answer(Answer::Promptly);
+    first.hang_up().await;
     app.finish(&[&first, &second]).await;
 }

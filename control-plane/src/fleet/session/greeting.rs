@@ -35,9 +35,9 @@ pub(super) async fn greet(
     let (lease, opened) = opening::open(fleet, node, &hello).await?;
     let now = Instant::now();
     let handle = Arc::new(Handle::new(
-        node.server,
+        node,
         lease.fence,
-        node.epoch,
+        hello.public_key,
         Vitals {
             last_heard: now,
             load: 0.0,

@@ -6,9 +6,11 @@ use std::time::Instant;
 
 use shared::ids::{PeerId, Revision, ServerId};
 use shared::protocol::{Load, Settings, StateHash};
+use shared::wireguard::PublicKey;
 use tokio::sync::Notify;
 
 use crate::fleet::desired::Fence;
+use crate::fleet::identity::NodeIdentity;
 use crate::fleet::lock;
 
 /// Why a session shall end, said from outside of it.
@@ -44,6 +46,8 @@ pub(in crate::fleet) struct Handle {
     pub(in crate::fleet) server: ServerId,
     pub(in crate::fleet) fence: Fence,
     pub(in crate::fleet) epoch: i32,
+    /// The key of the node's interface. Another key is another session.
+    pub(in crate::fleet) public_key: PublicKey,
     notify: Notify,
     mailbox: Mutex<Mailbox>,
     vitals: Mutex<Vitals>,
@@ -78,15 +82,16 @@ struct Looked {
 
 impl Handle {
     pub(in crate::fleet) fn new(
-        server: ServerId,
+        node: NodeIdentity,
         fence: Fence,
-        epoch: i32,
+        public_key: PublicKey,
         vitals: Vitals,
     ) -> Self {
         Self {
-            server,
+            server: node.server,
             fence,
-            epoch,
+            epoch: node.epoch,
+            public_key,
             notify: Notify::new(),
             mailbox: Mutex::default(),
             vitals: Mutex::new(vitals),
@@ -225,8 +230,12 @@ mod tests {
             report: None,
             settings: None,
         };
-        let server = ServerId(Uuid::from_u128(1));
-        Arc::new(Handle::new(server, Fence(fence), 0, vitals))
+        let node = NodeIdentity {
+            server: ServerId(Uuid::from_u128(1)),
+            epoch: 0,
+        };
+        let key = PublicKey::from_bytes([1; 32]);
+        Arc::new(Handle::new(node, Fence(fence), key, vitals))
     }
 
     #[tokio::test]

@@ -209,7 +209,7 @@ impl Session<'_> {
                     store_us,
                     ..timings
                 };
-                self.fleet.dispatch(acknowledged, timings);
+                self.dispatch(acknowledged, timings);
                 self.machine.handle_stored(now);
             }
             Err(error) => {
@@ -303,6 +303,26 @@ impl Session<'_> {
         });
     }
 
+    /// Hands answers to whoever waits for them, here or in another replica.
+    fn dispatch(&self, acknowledged: Vec<Acknowledged>, timings: AnswerTimings) {
+        let count = u64::try_from(acknowledged.len()).unwrap_or(u64::MAX);
+        metrics::counter!("fleet_acknowledged_total").increment(count);
+        for Acknowledged { connection, answer } in acknowledged {
+            let answered = Answered {
+                answer,
+                public_key: self.handle.public_key,
+                timings,
+            };
+            if let Some(replica) = self.fleet.waiters.resolve(connection, &answered) {
+                let notice = Notice::Answer {
+                    connection,
+                    answered,
+                };
+                self.fleet.bus.publish(Channel::Replica(replica), notice);
+            }
+        }
+    }
+
     async fn renew_token(&mut self) -> ControlFlow<Option<Close>> {
         match self.fleet.identity.node_token(self.node, Utc::now()) {
             Ok(token) => self.wire.text(&PlaneMessage::Token(token)).await,
@@ -320,22 +340,6 @@ impl Session<'_> {
 }
 
 impl Fleet {
-    /// Hands answers to whoever waits for them, here or in another replica.
-    fn dispatch(&self, acknowledged: Vec<Acknowledged>, timings: AnswerTimings) {
-        let count = u64::try_from(acknowledged.len()).unwrap_or(u64::MAX);
-        metrics::counter!("fleet_acknowledged_total").increment(count);
-        for Acknowledged { connection, answer } in acknowledged {
-            let answered = Answered { answer, timings };
-            if let Some(replica) = self.waiters.resolve(connection, &answered) {
-                let notice = Notice::Answer {
-                    connection,
-                    answered,
-                };
-                self.bus.publish(Channel::Replica(replica), notice);
-            }
-        }
-    }
-
     pub(super) fn with_live(&self, server: ServerId, change: impl FnOnce(&mut Live)) {
         if let Some(server) = self.view().get(server) {
             server.cell().change(change);

@@ -378,9 +378,12 @@ pub(in crate::tunnels) async fn abandon(
 /// What makes a connection end by itself.
 #[derive(Debug)]
 pub(in crate::tunnels) struct Due {
-    /// A node has this long to acknowledge a peer that nobody waits for, and as long again after it
-    /// was asked again.
+    /// A node has this long to acknowledge a peer that nobody waits for before it is asked again.
     pub(in crate::tunnels) unanswered: Duration,
+    /// After it was asked again it has this long, if it was there all the time.
+    pub(in crate::tunnels) refused: Duration,
+    /// Nodes that have been there for so long.
+    pub(in crate::tunnels) answering: Vec<ServerId>,
     /// No handshake for this long.
     pub(in crate::tunnels) idle: Duration,
     /// Nodes that have reported long enough for their silence about a peer to mean something.
@@ -432,6 +435,9 @@ pub(in crate::tunnels) async fn ask_again(
 }
 
 /// Ends whatever is due. Does nothing while another replica does it.
+///
+/// A connection without an acknowledgement may be in use: the database may have lost what its node said. While
+/// the node is away that cannot be known, so only one that showed no life either ends, as an idle one would.
 pub(in crate::tunnels) async fn end_due(
     conn: &mut AsyncPgConnection,
     due: &Due,
@@ -443,7 +449,9 @@ pub(in crate::tunnels) async fn end_due(
                     WHEN c.server_id IS NULL THEN 'server_gone'
                     WHEN c.expires_at <= now() THEN 'expired'
                     WHEN c.status = 'connecting' AND c.revision > c.peer_id
-                     AND c.updated_at < now() - make_interval(secs => $1) THEN 'no_answer'
+                     AND (c.server_id = ANY ($5) AND c.updated_at < now() - make_interval(secs => $1)
+                          OR c.last_handshake_at IS NULL AND c.updated_at < now() - make_interval(secs => $2))
+                    THEN 'no_answer'
                     WHEN c.status = 'connected' AND c.server_id = ANY ($3)
                      AND greatest(c.last_handshake_at, c.connected_at) < now() - make_interval(secs => $2) THEN 'idle'
                     WHEN c.user_slot IS NULL AND EXISTS (SELECT FROM connections next
@@ -459,12 +467,15 @@ pub(in crate::tunnels) async fn end_due(
          ) found
          WHERE reason IS NOT NULL AND (SELECT pg_try_advisory_xact_lock(7305790187410063478)) LIMIT $4"
     );
-    let reporting: Vec<Uuid> = due.reporting.iter().map(|server| server.0).collect();
+    let uuids = |servers: &[ServerId]| servers.iter().map(|server| server.0).collect();
+    let (reporting, answering): (Vec<Uuid>, Vec<Uuid>) =
+        (uuids(&due.reporting), uuids(&due.answering));
     statement(SQL)
-        .bind::<Double, _>(due.unanswered.as_secs_f64())
+        .bind::<Double, _>(due.refused.as_secs_f64())
         .bind::<Double, _>(due.idle.as_secs_f64())
         .bind::<Array<SqlUuid>, _>(reporting)
         .bind::<Integer, _>(due.limit)
+        .bind::<Array<SqlUuid>, _>(answering)
         .load(conn)
         .await
 }
