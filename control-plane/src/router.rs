@@ -13,6 +13,7 @@ use utoipa_actix_web::{AppExt, scope};
 
 use crate::app::AppState;
 use crate::error::{ApiError, Code};
+use crate::http::Answer;
 use crate::http::observe::{Series, observe};
 use crate::http::{cors, docs, frame, host, https, input};
 use crate::{accounts, audit, fleet, health, oauth, tunnels, usage};
@@ -72,19 +73,34 @@ pub fn app(
         .configure(|config| documented(&mut ServiceConfig::new(config)))
         .configure(|config| aliases(&mut ServiceConfig::new(config)))
         .default_service(web::to(unmatched))
-        .wrap(from_fn(cors::cors))
-        .wrap(from_fn(ours))
-        .wrap(from_fn(observe))
-        .wrap(from_fn(frame::frame))
+        .wrap(from_fn({
+            let (state, documentation) = (state.clone(), documentation.clone());
+            move |request, next| layers(state.clone(), documentation.clone(), request, next)
+        }))
+}
+
+/// What every request passes, from the outside in. They are one layer to actix, which keeps each of
+/// its own on the heap and behind a pointer.
+async fn layers(
+    state: web::Data<AppState>,
+    documentation: web::Data<Documentation>,
+    request: ServiceRequest,
+    handlers: Next<impl MessageBody + 'static>,
+) -> Answer {
+    let origins = &state.config().http.cors_allowed_origins;
+    let handle = async |request| Ok(handlers.call(request).await?.map_into_boxed_body());
+    let cors = async |request| cors::cors(origins, &documentation, request, handle).await;
+    let ours = async |request| ours(&state, request, cors).await;
+    frame::frame(request, async |request| observe(request, ours).await).await
 }
 
 /// Turns away who asks for another host or over plain HTTP where it has to be HTTPS, and counts the
 /// rest while they are answered.
 async fn ours(
-    state: web::Data<AppState>,
+    state: &AppState,
     request: ServiceRequest,
-    next: Next<impl MessageBody + 'static>,
-) -> Result<ServiceResponse<BoxBody>, Error> {
+    next: impl AsyncFnOnce(ServiceRequest) -> Answer,
+) -> Answer {
     let config = &state.config().http;
     let promised = https::promises(config) && https::is_https(&request, config);
     let mut response = if !host::is_allowed(&request, &config.allowed_hosts) {
@@ -95,7 +111,7 @@ async fn ours(
         ServiceResponse::new(request.into_parts().0, refusal)
     } else {
         let _in_flight = state.requests().token();
-        next.call(request).await?.map_into_boxed_body()
+        next(request).await?
     };
     if promised {
         let (name, value) = https::HSTS;

@@ -4,11 +4,11 @@
 //! gets the same. A view has its own pages, so what the operator changes is seen at once; the figures
 //! that move may be [`MAX_AGE`] old, a tenth of the time between two reports.
 
-use std::collections::HashMap;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use actix_web::web::Bytes;
+use foldhash::HashMap;
 
 use super::lock;
 

@@ -4,18 +4,16 @@
 //! allow. A request of any other origin, or of none, passes untouched and gets no header from here:
 //! its browser keeps the answer from the page.
 
-use actix_web::body::{BoxBody, MessageBody};
-use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::HttpResponse;
+use actix_web::dev::ServiceRequest;
 use actix_web::http::Method;
 use actix_web::http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
     ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD,
     HeaderMap, HeaderName, HeaderValue, ORIGIN, VARY,
 };
-use actix_web::middleware::Next;
-use actix_web::{Error, HttpResponse, web};
 
-use crate::app::AppState;
+use super::Answer;
 use crate::router::Documentation;
 
 type Header = (HeaderName, HeaderValue);
@@ -41,14 +39,13 @@ const ORIGIN_NAME: HeaderValue = HeaderValue::from_static("Origin");
 /// The layer. A preflight of a route is answered here with the route's own methods; of anything
 /// else, by what answers there.
 pub async fn cors(
-    state: web::Data<AppState>,
-    documentation: web::Data<Documentation>,
+    origins: &[String],
+    documentation: &Documentation,
     request: ServiceRequest,
-    next: Next<impl MessageBody + 'static>,
-) -> Result<ServiceResponse<BoxBody>, Error> {
-    let origins = &state.config().http.cors_allowed_origins;
+    next: impl AsyncFnOnce(ServiceRequest) -> Answer,
+) -> Answer {
     let Some(origin) = allowed_origin(request.headers(), origins) else {
-        let mut response = next.call(request).await?.map_into_boxed_body();
+        let mut response = next(request).await?;
         if !origins.is_empty() {
             // A cache must not hand this answer to an origin that would have got the headers.
             response.headers_mut().append(VARY, ORIGIN_NAME);
@@ -60,7 +57,7 @@ pub async fn cors(
         .flatten();
     let mut response = match methods {
         Some(methods) => request.into_response(preflight(methods)),
-        None => next.call(request).await?.map_into_boxed_body(),
+        None => next(request).await?,
     };
     let headers = response.headers_mut();
     headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);

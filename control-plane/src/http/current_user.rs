@@ -96,7 +96,8 @@ fn unless(revoked: bool, user: CurrentUser) -> Result<CurrentUser, ApiError> {
 /// The token of the `Authorization` header, if it is a bearer's.
 #[must_use]
 pub fn bearer(request: &HttpRequest) -> Option<&str> {
-    let value = request.headers().get(AUTHORIZATION)?.to_str().ok()?;
+    // Not by `to_str`, which looks at every letter by itself: no token has others than a header may.
+    let value = str::from_utf8(request.headers().get(AUTHORIZATION)?.as_bytes()).ok()?;
     let (scheme, token) = value.split_once(' ')?;
     scheme
         .eq_ignore_ascii_case("bearer")

@@ -1,6 +1,7 @@
 //! The outermost layer: gives each request its id and each response its headers, and writes the
 //! error envelope, because only here are the id and the outcome both known.
 
+use actix_web::HttpMessage;
 use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::header::{
@@ -8,9 +9,8 @@ use actix_web::http::header::{
     HeaderValue, REFERRER_POLICY, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
 use actix_web::http::{Method, StatusCode};
-use actix_web::middleware::Next;
-use actix_web::{Error, HttpMessage};
 
+use super::Answer;
 use super::request_id::{REQUEST_ID, RequestId};
 use crate::error::{ApiError, Code};
 
@@ -52,14 +52,14 @@ const PAGE_DEFAULTS: [Header; 2] = [
 /// The layer. `HEAD` is answered as `GET` is; the server leaves out the body.
 pub async fn frame(
     mut request: ServiceRequest,
-    next: Next<impl MessageBody + 'static>,
-) -> Result<ServiceResponse<BoxBody>, Error> {
+    next: impl AsyncFnOnce(ServiceRequest) -> Answer,
+) -> Answer {
     let id = RequestId::of(&request);
     request.extensions_mut().insert(id.clone());
     if *request.method() == Method::HEAD {
         request.head_mut().method = Method::GET;
     }
-    let response = next.call(request).await?.map_into_boxed_body();
+    let response = next(request).await?;
     let mut response = match envelope(&response, &id) {
         Some((status, body)) => enveloped(response, status, body),
         None => response,

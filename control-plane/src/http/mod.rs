@@ -18,9 +18,15 @@ pub mod request_id;
 pub mod server_timing;
 pub mod text;
 
+use actix_web::Error;
+use actix_web::dev::ServiceResponse;
+
 pub use current_user::{CurrentUser, user_from_token};
 pub use input::{OptionalJson, ValidForm, ValidJson, ValidQuery};
 pub use page::{Page, PageQuery};
 pub use permission::{Allowed, Permission};
 pub use request_id::RequestId;
 pub use server_timing::ServerTiming;
+
+/// What a layer around the handlers gets and gives.
+pub type Answer = Result<ServiceResponse, Error>;

@@ -4,17 +4,16 @@
 //! recorded anywhere.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use actix_web::body::MessageBody;
-use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::dev::ServiceRequest;
 use actix_web::http::StatusCode;
-use actix_web::middleware::Next;
 use actix_web::{Error, HttpMessage, HttpRequest};
+use foldhash::HashMap;
 use metrics::Histogram;
 use tracing::{Instrument, Span, field};
 
+use super::Answer;
 use super::request_id::RequestId;
 
 /// The name of the histogram, in seconds.
@@ -24,13 +23,13 @@ pub const REQUEST_SECONDS: &str = "http_request_duration_seconds";
 const UNMATCHED: &str = "unmatched";
 
 /// The layer: what happens to a request happens in its span, and is measured.
-pub async fn observe<B: MessageBody>(
+pub async fn observe(
     request: ServiceRequest,
-    next: Next<B>,
-) -> Result<ServiceResponse<B>, Error> {
+    next: impl AsyncFnOnce(ServiceRequest) -> Answer,
+) -> Answer {
     let start = Instant::now();
     let span = span(&request);
-    let outcome = next.call(request).instrument(span.clone()).await;
+    let outcome = next(request).instrument(span.clone()).await;
     span.in_scope(|| tell(&span, &outcome));
     let response = outcome?;
     if let Some(series) = response.request().app_data::<Series>() {
@@ -50,7 +49,7 @@ fn span(request: &ServiceRequest) -> Span {
     )
 }
 
-fn tell<B>(span: &Span, outcome: &Result<ServiceResponse<B>, Error>) {
+fn tell(span: &Span, outcome: &Answer) {
     match outcome {
         Ok(response) => {
             span.record("status", response.status().as_u16());

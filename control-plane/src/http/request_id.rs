@@ -9,10 +9,12 @@ use actix_web::dev::{Payload, ServiceRequest};
 use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::{FromRequest, HttpMessage, HttpRequest};
 use uuid::Builder;
+use uuid::fmt::Simple;
 
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 const MAX_LENGTH: usize = 64;
+const PREFIX: &str = "req_";
 
 /// Short and printable, whoever made it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,7 +36,11 @@ impl RequestId {
         // From the thread's own generator: the library asks the system for every id.
         let now = chrono::Utc::now().timestamp_millis().unsigned_abs();
         let id = Builder::from_unix_timestamp_millis(now, &rand::random()).into_uuid();
-        Self(format!("req_{}", id.simple()).into())
+        let mut text = [0; PREFIX.len() + Simple::LENGTH];
+        let (prefix, rest) = text.split_at_mut(PREFIX.len());
+        prefix.copy_from_slice(PREFIX.as_bytes());
+        id.simple().encode_lower(rest);
+        Self(String::from_utf8_lossy(&text).into())
     }
 
     #[must_use]
