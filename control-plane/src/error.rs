@@ -65,6 +65,8 @@ codes! {
     Forbidden = "FORBIDDEN", FORBIDDEN, "This is not allowed to you";
     AccountSuspended = "ACCOUNT_SUSPENDED", FORBIDDEN, "This account is suspended";
     EmailNotVerified = "EMAIL_NOT_VERIFIED", FORBIDDEN, "The address of this account is not verified yet";
+    /// Every request of the address is refused for a time, see `Retry-After`.
+    AddressBanned = "ADDRESS_BANNED", FORBIDDEN, "Requests from this address are refused";
     HttpsRequired = "HTTPS_REQUIRED", FORBIDDEN, "This service is reached over HTTPS only";
     DeviceLimit = "DEVICE_LIMIT", FORBIDDEN, "Your plan's number of devices is in use";
     PlanRequired = "PLAN_REQUIRED", FORBIDDEN, "Your plan does not include this";
@@ -78,6 +80,7 @@ codes! {
     EnrolmentTokenNotFound = "ENROLMENT_TOKEN_NOT_FOUND", NOT_FOUND, "There is no such enrolment token";
     ServerNotFound = "SERVER_NOT_FOUND", NOT_FOUND, "There is no such server";
     ConnectionNotFound = "CONNECTION_NOT_FOUND", NOT_FOUND, "There is no such connection";
+    BanNotFound = "BAN_NOT_FOUND", NOT_FOUND, "There is no such ban";
     DeviceNotFound = "DEVICE_NOT_FOUND", NOT_FOUND, "There is no such device";
     /// The public key is live on this server in somebody else's connection.
     KeyInUse = "KEY_IN_USE", CONFLICT, "This public key is in use";

@@ -8,6 +8,7 @@ pub mod config;
 pub mod db;
 pub mod error;
 pub mod fleet;
+pub mod guard;
 pub mod health;
 pub mod http;
 pub mod jobs;

@@ -1,5 +1,7 @@
 //! Every route, and the layers around them.
 
+use std::rc::Rc;
+
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{ResourceDef, ServiceFactory, ServiceRequest, ServiceResponse};
 use actix_web::http::header::{ALLOW, HeaderValue};
@@ -13,6 +15,7 @@ use utoipa_actix_web::{AppExt, scope};
 
 use crate::app::AppState;
 use crate::error::{ApiError, Code};
+use crate::guard::{self, Lane};
 use crate::http::Answer;
 use crate::http::observe::{Series, observe};
 use crate::http::{cors, docs, frame, host, https, input};
@@ -31,6 +34,7 @@ fn documented(config: &mut ServiceConfig<'_>) {
             .configure(accounts::devices::routes)
             .configure(accounts::people::routes)
             .configure(audit::routes)
+            .configure(guard::routes)
             .configure(oauth::routes)
             .configure(health::routes)
             .configure(tunnels::routes)
@@ -74,24 +78,40 @@ pub fn app(
         .configure(|config| aliases(&mut ServiceConfig::new(config)))
         .default_service(web::to(unmatched))
         .wrap(from_fn({
-            let (state, documentation) = (state.clone(), documentation.clone());
-            move |request, next| layers(state.clone(), documentation.clone(), request, next)
+            let around = Rc::new(Around {
+                state: state.clone(),
+                documentation: documentation.clone(),
+                lane: Rc::new(state.guard().lane()),
+            });
+            move |request, next| layers(Rc::clone(&around), request, next)
         }))
+}
+
+/// What a worker's layers need.
+struct Around {
+    state: web::Data<AppState>,
+    documentation: web::Data<Documentation>,
+    lane: Rc<Lane>,
 }
 
 /// What every request passes, from the outside in. They are one layer to actix, which keeps each of
 /// its own on the heap and behind a pointer.
 async fn layers(
-    state: web::Data<AppState>,
-    documentation: web::Data<Documentation>,
+    around: Rc<Around>,
     request: ServiceRequest,
     handlers: Next<impl MessageBody + 'static>,
 ) -> Answer {
+    let Around {
+        state,
+        documentation,
+        lane,
+    } = &*around;
     let origins = &state.config().http.cors_allowed_origins;
     let handle = async |request| Ok(handlers.call(request).await?.map_into_boxed_body());
-    let cors = async |request| cors::cors(origins, &documentation, request, handle).await;
-    let ours = async |request| ours(&state, request, cors).await;
-    frame::frame(request, async |request| observe(request, ours).await).await
+    let ours = async |request| ours(state, request, handle).await;
+    let protect = async |request| guard::protect(state, lane, request, ours).await;
+    let cors = async |request| cors::cors(origins, documentation, request, protect).await;
+    frame::frame(request, async |request| observe(request, cors).await).await
 }
 
 /// Turns away who asks for another host or over plain HTTP where it has to be HTTPS, and counts the

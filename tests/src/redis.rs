@@ -59,6 +59,16 @@ impl TestRedis {
         self.port
     }
 
+    /// Forgets everything.
+    pub async fn flush(&self) {
+        let client = redis::Client::open(self.url()).expect("the URL is valid");
+        let connection = client.get_multiplexed_async_connection().await;
+        redis::cmd("FLUSHALL")
+            .query_async::<()>(&mut connection.expect("it answers"))
+            .await
+            .expect("it forgets");
+    }
+
     /// Ends the server without a goodbye.
     pub fn kill(&mut self) {
         let _ = self.process.kill();

@@ -228,6 +228,8 @@ async fn start_tasks(state: &web::Data<AppState>, handlers: Handlers) {
         let stop = counting.shutdown().clone();
         counting.live().run(counting.db(), stop).await;
     });
+    let guarding = state.clone();
+    tasks.spawn(async move { guarding.guard().run(guarding.shutdown()).await });
     let cleaning = state.clone();
     tasks.spawn(async move { tunnels::clean_up(&cleaning).await });
     let offering = state.clone();

@@ -17,6 +17,7 @@ use crate::config::Config;
 use crate::db::{self, Pool, RedisPool};
 use crate::fleet::identity::{Identity, IdentityError};
 use crate::fleet::{self, Fleet};
+use crate::guard::{self, Guard};
 use crate::jobs::Bell;
 use crate::operators::{self, Authority};
 use crate::secrets::{KeyRing, SealError};
@@ -37,6 +38,7 @@ pub struct AppState {
     keys: Arc<KeyRing>,
     operators: Authority,
     revocations: Revocations,
+    guard: Guard,
     metrics: PrometheusHandle,
     fleet: Arc<Fleet>,
     live: Arc<Live>,
@@ -86,7 +88,7 @@ impl AppState {
             shutdown: shutdown.clone(),
         });
         Ok(Self {
-            db,
+            db: db.clone(),
             fleet,
             live,
             redis: db::connect_redis(config.redis.url.expose_secret(), config.redis.pool_size)?,
@@ -94,6 +96,12 @@ impl AppState {
             passwords: PasswordHasher::new()?,
             keys,
             operators: Authority::new(&config.app.keys)?,
+            guard: Guard::new(
+                config.guard.clone(),
+                db.clone(),
+                redis.clone(),
+                &*config.app.keys.derive(guard::KEY_LABEL),
+            ),
             revocations: Revocations::new(redis, config.tokens.access_token_life),
             metrics: metrics::recorder()?,
             jobs: Bell::default(),
@@ -146,6 +154,12 @@ impl AppState {
     #[must_use]
     pub const fn revocations(&self) -> &Revocations {
         &self.revocations
+    }
+
+    /// Limits and bans.
+    #[must_use]
+    pub const fn guard(&self) -> &Guard {
+        &self.guard
     }
 
     #[must_use]

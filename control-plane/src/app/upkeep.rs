@@ -6,11 +6,13 @@ use chrono::Utc;
 
 use crate::accounts::{deletion, recovery, sessions};
 use crate::jobs::periodic::Chore;
-use crate::{audit, jobs, oauth};
+use crate::{audit, guard, jobs, oauth};
 
 /// An hour more than anybody can still come with what is deleted: clocks differ.
 const MARGIN: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
+/// How long a ban can be looked at after its end: addresses are kept no longer than they serve.
+const OVER_BANS: Duration = Duration::from_secs(30 * 24 * 3600);
 /// How long a job can be looked at after its end.
 const ENDED_JOBS: Duration = Duration::from_secs(7 * 24 * 3600);
 
@@ -18,6 +20,10 @@ pub(super) const CHORES: &[Chore] = &[
     ("audit_log", |state, connection, limit| {
         let before = Utc::now() - state.config().accounts.audit_retention;
         Box::pin(async move { Ok(audit::forget(connection, before, limit).await?) })
+    }),
+    ("bans", |_, connection, limit| {
+        let before = Utc::now() - OVER_BANS;
+        Box::pin(async move { Ok(guard::forget(connection, before, limit).await?) })
     }),
     ("jobs", |_, connection, limit| {
         let before = Utc::now() - ENDED_JOBS;

@@ -66,6 +66,9 @@ actions! {
     DeleteServer = "server.delete";
     MakeEnrolmentToken = "enrolment_token.make";
     DeleteEnrolmentToken = "enrolment_token.delete";
+    ImposeBan = "ban.impose";
+    LiftBan = "ban.lift";
+    ResetRateLimits = "rate_limits.reset";
 }
 
 /// Who acted.
@@ -114,6 +117,7 @@ pub enum Subject {
     OauthClient(String),
     Server(ServerId),
     EnrolmentToken(Uuid),
+    Ban(Uuid),
 }
 
 impl Subject {
@@ -126,6 +130,7 @@ impl Subject {
             Self::OauthClient(_) => "oauth_client",
             Self::Server(_) => "server",
             Self::EnrolmentToken(_) => "enrolment_token",
+            Self::Ban(_) => "ban",
         }
     }
 
@@ -133,9 +138,10 @@ impl Subject {
         match self {
             Self::User(id) => id.to_string(),
             Self::Device(id) => id.to_string(),
-            Self::Session(id) | Self::OperatorToken(id) | Self::EnrolmentToken(id) => {
-                id.to_string()
-            }
+            Self::Session(id)
+            | Self::OperatorToken(id)
+            | Self::EnrolmentToken(id)
+            | Self::Ban(id) => id.to_string(),
             Self::Server(id) => id.to_string(),
             Self::OauthClient(id) => id.clone(),
         }

@@ -96,6 +96,74 @@ pub const VARIABLES: &[(&str, &str)] = &[
         "TRUSTED_PROXIES",
         "networks whose X-Forwarded-* headers are believed []",
     ),
+    ("RATE_LIMIT_ENABLED", "limits the rate of requests [true]"),
+    (
+        "RATE_LIMIT_LOGIN",
+        "requests/window+burst of one address and of one user [5/5m+2]",
+    ),
+    ("RATE_LIMIT_REGISTER", "the same for new accounts [3/1h+1]"),
+    (
+        "RATE_LIMIT_PASSWORD_RESET",
+        "the same for whatever sends a mail on request [3/1h+1]",
+    ),
+    ("RATE_LIMIT_CONNECT", "the same for connecting [20/1m+5]"),
+    (
+        "RATE_LIMIT_DISCONNECT",
+        "the same for disconnecting [30/1m+10]",
+    ),
+    ("RATE_LIMIT_PAYMENTS", "the same for payments [10/5m+3]"),
+    (
+        "RATE_LIMIT_WEBSOCKET",
+        "the same for opening a WebSocket [5/1m+2]",
+    ),
+    (
+        "RATE_LIMIT_DEFAULT",
+        "the same for everything else [60/1m+20]",
+    ),
+    ("RATE_LIMIT_NODE", "the budget of one VPN host [120/1m+60]"),
+    (
+        "RATE_LIMIT_WEBHOOK",
+        "the budget of Stripe's webhook [1200/1m+300]",
+    ),
+    (
+        "RATE_LIMIT_HEALTH",
+        "the budget of health checks [600/1m+100]",
+    ),
+    (
+        "RATE_LIMIT_ADAPTIVE",
+        "limits tighten by steps while the host is loaded [true]",
+    ),
+    (
+        "RATE_LIMIT_REDIS_TIMEOUT_MS",
+        "how long a request waits for Redis before its process decides alone [50]",
+    ),
+    (
+        "IP_RATE_LIMIT",
+        "requests a minute of one address over all endpoints [100]",
+    ),
+    (
+        "GLOBAL_RATE_LIMIT",
+        "requests a minute of all callers together who show no valid token [1000]",
+    ),
+    (
+        "DDOS_PROTECTION_ENABLED",
+        "bans floods and guessing, and keeps bans [true]",
+    ),
+    (
+        "DDOS_THRESHOLD",
+        "requests a minute beyond which an address is banned [500]",
+    ),
+    ("DDOS_BAN_DURATION", "for how long [1h]"),
+    (
+        "DDOS_WHITELIST_IPS",
+        "addresses and networks that are neither limited nor banned [127.0.0.1,::1]",
+    ),
+    (
+        "SUSPICIOUS_ACTIVITY_THRESHOLD",
+        "failures of an address beyond which it is banned [50]",
+    ),
+    ("SUSPICIOUS_ACTIVITY_WINDOW", "within this time [5m]"),
+    ("SUSPICIOUS_ACTIVITY_BAN", "for how long [30m]"),
     (
         "TLS_CERT_FILE",
         "PEM file; with TLS_KEY_FILE the API speaks HTTPS",

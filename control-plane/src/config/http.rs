@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::reader::{Reader, split};
+use super::reader::{Reader, as_network, split};
 
 #[derive(Debug, Clone)]
 pub struct HttpConfig {
@@ -107,12 +107,6 @@ fn as_origin(text: &str) -> Option<&str> {
             .bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || b".-:[]".contains(&byte));
     is_host.then_some(text)
-}
-
-fn as_network(text: &str) -> Option<IpNet> {
-    text.parse()
-        .ok()
-        .or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
 }
 
 fn read_tls(reader: &mut Reader<'_>) -> Option<TlsFiles> {

@@ -7,6 +7,7 @@
 mod accounts;
 mod app;
 mod database;
+mod guard;
 mod help;
 mod http;
 mod keys;
@@ -24,6 +25,7 @@ use std::collections::BTreeMap;
 pub use accounts::AccountsConfig;
 pub use app::AppConfig;
 pub use database::DatabaseConfig;
+pub use guard::{GroupLimits, GuardConfig, Limit, Threshold};
 pub use help::{VARIABLES, help};
 pub use http::{HttpConfig, TlsFiles};
 pub use keys::MasterKeys;
@@ -47,6 +49,7 @@ pub struct Config {
     pub database: DatabaseConfig,
     pub redis: RedisConfig,
     pub http: HttpConfig,
+    pub guard: GuardConfig,
     pub tokens: TokensConfig,
     pub accounts: AccountsConfig,
     pub mail: MailConfig,
@@ -66,6 +69,7 @@ impl Config {
             database: DatabaseConfig::read(&mut reader),
             redis: RedisConfig::read(&mut reader),
             http: HttpConfig::read(&mut reader),
+            guard: GuardConfig::read(&mut reader),
             tokens: TokensConfig::read(&mut reader, app.debug),
             accounts: AccountsConfig::read(&mut reader),
             mail: MailConfig::read(&mut reader),

@@ -1,9 +1,11 @@
 //! Takes typed values out of a map of strings and remembers what was wrong and what is in effect.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use secrecy::SecretString;
 
 use super::Variables;
@@ -294,7 +296,14 @@ pub(super) fn split(text: &str) -> impl Iterator<Item = &str> {
         .filter(|part| !part.is_empty())
 }
 
-fn parse_duration(text: &str) -> Option<Duration> {
+/// A network, or an address that stands for itself alone.
+pub(super) fn as_network(text: &str) -> Option<IpNet> {
+    text.parse()
+        .ok()
+        .or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
+}
+
+pub(super) fn parse_duration(text: &str) -> Option<Duration> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit = text.strip_prefix(digits)?;
     let number: u64 = digits.trim().parse().ok()?;

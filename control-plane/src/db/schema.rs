@@ -17,6 +17,20 @@ diesel::table! {
 }
 
 diesel::table! {
+    bans (id) {
+        id -> Uuid,
+        network -> Cidr,
+        reason -> Varchar,
+        note -> Nullable<Varchar>,
+        made_by -> Varchar,
+        created_at -> Timestamptz,
+        expires_at -> Nullable<Timestamptz>,
+        ended_at -> Nullable<Timestamptz>,
+        changed_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
     connections (id) {
         id -> Uuid,
         user_id -> Uuid,
@@ -337,6 +351,7 @@ diesel::joinable!(totp_factors -> users (user_id));
 
 diesel::allow_tables_to_appear_in_same_query!(
     audit_log,
+    bans,
     connections,
     devices,
     enrolment_tokens,

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 
 use actix_web::dev::Payload;
-use actix_web::http::header::AUTHORIZATION;
+use actix_web::http::header::{AUTHORIZATION, HeaderMap};
 use actix_web::{FromRequest, HttpRequest, web};
 use chrono::{DateTime, Utc};
 use futures_util::future::{Either, Ready, ready};
@@ -96,8 +96,12 @@ fn unless(revoked: bool, user: CurrentUser) -> Result<CurrentUser, ApiError> {
 /// The token of the `Authorization` header, if it is a bearer's.
 #[must_use]
 pub fn bearer(request: &HttpRequest) -> Option<&str> {
+    bearer_of(request.headers())
+}
+
+pub(crate) fn bearer_of(headers: &HeaderMap) -> Option<&str> {
     // Not by `to_str`, which looks at every letter by itself: no token has others than a header may.
-    let value = str::from_utf8(request.headers().get(AUTHORIZATION)?.as_bytes()).ok()?;
+    let value = str::from_utf8(headers.get(AUTHORIZATION)?.as_bytes()).ok()?;
     let (scheme, token) = value.split_once(' ')?;
     scheme
         .eq_ignore_ascii_case("bearer")

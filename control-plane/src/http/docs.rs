@@ -46,7 +46,10 @@ const TAGS: [(&str, &str); 9] = [
         title = "Prime VPN",
         description = "Accounts, servers and connections. Times are RFC 3339 in UTC, ids are UUIDs, \
                        bytes count from the client's side. Every error has the same envelope, and \
-                       every response an `X-Request-ID` by which it is found in the logs.",
+                       every response an `X-Request-ID` by which it is found in the logs. \
+                       Every response says by `X-RateLimit-Limit`, `-Remaining` and `-Reset` (a Unix \
+                       time) how its caller stands with the limit; a 429 says by `Retry-After` how \
+                       many seconds to wait.",
         license(name = "MIT", identifier = "MIT"),
     ),
     components(schemas(ErrorEnvelope)),

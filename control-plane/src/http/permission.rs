@@ -56,6 +56,9 @@ permissions! {
     WriteServers = "servers:write", Admin;
     /// Makes and takes back what hosts enrol with.
     EnrolNodes = "nodes:enrol", Admin;
+    /// Sees who is banned and how an address stands with the limits.
+    ReadSecurity = "security:read", Support;
+    WriteSecurity = "security:write", Admin;
 }
 
 /// Somebody who has the permission.

@@ -16,6 +16,7 @@ mod enrolment;
 mod enrolment_tokens;
 mod envelope;
 mod failures;
+mod guard;
 mod health;
 mod http;
 mod key_change;

@@ -108,6 +108,31 @@ const TABLE: &[(&str, &str, Access)] = &[
     ),
     (
         "GET",
+        "/api/v1/admin/bans",
+        Permitted("security:read", Role::Support),
+    ),
+    (
+        "POST",
+        "/api/v1/admin/bans",
+        Permitted("security:write", Role::Admin),
+    ),
+    (
+        "DELETE",
+        "/api/v1/admin/bans/{id}",
+        Permitted("security:write", Role::Admin),
+    ),
+    (
+        "GET",
+        "/api/v1/admin/rate-limits/status/{id}",
+        Permitted("security:read", Role::Support),
+    ),
+    (
+        "DELETE",
+        "/api/v1/admin/rate-limits/reset/{id}",
+        Permitted("security:write", Role::Admin),
+    ),
+    (
+        "GET",
         "/api/v1/admin/servers",
         Permitted("servers:read", Role::Support),
     ),

@@ -1,0 +1,273 @@
+//! Protection against abuse. Before a handler every request passes, in this order: is its sender banned,
+//! does it flood, is there room in the windows of its address and, where it shows a valid token, of its user.
+//!
+//! What must hold: a banned sender and one without room cost no round trip; any other request costs one, to
+//! Redis, and none of them fails because Redis does. Addresses are in the bans alone: windows and counts are
+//! kept under a keyed hash, and nothing is logged.
+
+mod address;
+mod bans;
+mod group;
+mod layer;
+mod limiter;
+mod load;
+mod routes;
+mod tally;
+mod window;
+mod wire;
+
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use aws_lc_rs::hmac;
+use chrono::{DateTime, TimeDelta, Utc};
+use ipnet::IpNet;
+use shared::ids::UserId;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+pub(crate) use self::address::Client;
+pub(crate) use self::bans::forget;
+pub(crate) use self::layer::protect;
+pub(crate) use self::limiter::Lane;
+pub use self::routes::routes;
+
+use self::address::Subject;
+use self::bans::{Ban, Bans, Reason};
+use self::group::Group;
+use self::limiter::{Asked, Key, Limiter};
+use self::load::Throttle;
+use self::tally::Tally;
+use self::window::Standing;
+use crate::config::{GuardConfig, Limit};
+use crate::db::Pool;
+use crate::error::{ApiError, Code};
+
+/// What the key is for under which callers are counted.
+pub(crate) const KEY_LABEL: &[u8] = b"guard callers";
+
+/// One replica's protection.
+#[derive(Debug)]
+pub struct Guard {
+    config: GuardConfig,
+    limiter: Arc<Limiter>,
+    bans: Bans,
+    floods: Tally,
+    failures: Tally,
+    throttle: Throttle,
+    client: redis::Client,
+    mask: hmac::Key,
+}
+
+/// What a window is kept for.
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    /// All of an address.
+    Address,
+    /// One group of an address.
+    Group(Group),
+    /// One group of a user.
+    User(Group),
+    /// All who show no token.
+    Strangers,
+}
+
+impl Guard {
+    pub(crate) fn new(config: GuardConfig, db: Pool, client: redis::Client, secret: &[u8]) -> Self {
+        Self {
+            limiter: Arc::new(Limiter::new(client.clone(), config.redis_patience)),
+            bans: Bans::new(db, client.clone()),
+            floods: Tally::new(Reason::Flood, "flood", config.flood),
+            failures: Tally::new(Reason::Suspicious, "failures", config.suspicion),
+            mask: hmac::Key::new(hmac::HMAC_SHA256, secret),
+            throttle: Throttle::default(),
+            client,
+            config,
+        }
+    }
+
+    /// A worker's way to the limits.
+    pub(crate) fn lane(&self) -> Lane {
+        Lane::new(Arc::clone(&self.limiter))
+    }
+
+    /// Keeps bans and counts until `shutdown`.
+    pub(crate) async fn run(&self, shutdown: &CancellationToken) {
+        let name = |subject| self.hidden(subject);
+        tokio::join!(
+            self.bans.run(shutdown),
+            shutdown.run_until_cancelled(self.limiter.listen()),
+            self.follow_load(shutdown),
+            self.floods.run(&self.client, shutdown, name, |it| self
+                .impose(it, &self.floods)),
+            self.failures.run(&self.client, shutdown, name, |it| self
+                .impose(it, &self.failures)),
+        );
+    }
+
+    async fn follow_load(&self, shutdown: &CancellationToken) {
+        if self.config.adaptive {
+            self.throttle.run(shutdown).await;
+        }
+    }
+
+    /// Neither limited nor banned. Who speaks for others is not: the list means the peer itself.
+    fn is_whitelisted(&self, client: &Client) -> bool {
+        !client.speaks_for_others
+            && self
+                .config
+                .whitelist
+                .iter()
+                .any(|network| network.contains(&client.address))
+    }
+
+    /// Counts a request that came; true when its sender is banned for it.
+    fn floods(&self, subject: Subject) -> bool {
+        let too_many = self.floods.count(subject, Instant::now());
+        if too_many {
+            self.impose(subject, &self.floods);
+        }
+        too_many
+    }
+
+    /// Counts a request that failed as only guessing fails.
+    fn failed(&self, subject: Subject) {
+        if self.failures.count(subject, Instant::now()) {
+            self.impose(subject, &self.failures);
+        }
+    }
+
+    fn impose(&self, subject: Subject, tally: &Tally) {
+        let reason = tally.reason();
+        metrics::counter!("guard_bans_total", "reason" => reason.as_str()).increment(1);
+        let ban = self.ban_of(
+            subject.network(),
+            reason,
+            None,
+            "system".to_owned(),
+            Some(tally.ban()),
+        );
+        tracing::warn!(ban = %ban.id, reason = reason.as_str(), "guard.banned");
+        self.bans.impose(ban);
+    }
+
+    fn ban_of(
+        &self,
+        network: IpNet,
+        reason: Reason,
+        note: Option<String>,
+        made_by: String,
+        life: Option<Duration>,
+    ) -> Ban {
+        let now = Utc::now();
+        let life = life.and_then(|life| TimeDelta::from_std(life).ok());
+        Ban {
+            id: Uuid::now_v7(),
+            network,
+            reason,
+            note,
+            made_by,
+            created_at: now,
+            expires_at: life.and_then(|life| now.checked_add_signed(life)),
+        }
+    }
+
+    /// The windows that a request counts in. The first one is what its sender is told of.
+    fn windows(&self, group: Group, subject: Subject, user: Option<UserId>) -> Vec<Asked> {
+        let hidden = self.hidden(subject);
+        let limit = self.limit_of(group);
+        let asked = |kind, whose, limit| Asked {
+            key: key(kind, whose),
+            limit,
+        };
+        let mut windows = vec![asked(Kind::Group(group), hidden, limit)];
+        if group.stands_alone() {
+            return windows;
+        }
+        let address = self.config.address.scaled(self.throttle.share());
+        windows.push(asked(Kind::Address, hidden, address));
+        windows.push(match user {
+            Some(user) => asked(Kind::User(group), *user.0.as_bytes(), limit),
+            None => asked(Kind::Strangers, [0; 16], self.config.strangers),
+        });
+        windows
+    }
+
+    /// A caller's name where the address itself has no business.
+    fn hidden(&self, subject: Subject) -> [u8; 16] {
+        let network = subject.network();
+        let tag = match network.addr() {
+            IpAddr::V4(address) => hmac::sign(&self.mask, &address.octets()),
+            IpAddr::V6(address) => hmac::sign(&self.mask, &address.octets()),
+        };
+        tag.as_ref().first_chunk().copied().unwrap_or_default()
+    }
+
+    /// How an address stands with these groups, and which limits these are.
+    async fn standing(&self, subject: Subject, groups: &[Group]) -> Vec<(Group, Limit, Standing)> {
+        let asked = self.own_windows(subject, groups);
+        let standings = self.limiter.look(&asked).await;
+        let windows = groups.iter().zip(asked).zip(standings);
+        windows
+            .map(|((group, asked), standing)| (*group, asked.limit, standing))
+            .collect()
+    }
+
+    /// Forgets what counts against an address.
+    async fn reset(&self, subject: Subject, groups: &[Group]) -> Result<(), ApiError> {
+        let mut keys: Vec<_> = self
+            .own_windows(subject, groups)
+            .iter()
+            .map(|asked| asked.key)
+            .collect();
+        keys.push(key(Kind::Address, self.hidden(subject)));
+        if self.limiter.reset(&keys).await {
+            return Ok(());
+        }
+        Err(Code::Unavailable.into())
+    }
+
+    fn own_windows(&self, subject: Subject, groups: &[Group]) -> Vec<Asked> {
+        let hidden = self.hidden(subject);
+        let asked = |group: &Group| Asked {
+            key: key(Kind::Group(*group), hidden),
+            limit: self.limit_of(*group),
+        };
+        groups.iter().map(asked).collect()
+    }
+
+    /// As it holds at present.
+    fn limit_of(&self, group: Group) -> Limit {
+        let limit = group.limit(&self.config.groups);
+        if group.stands_alone() {
+            return limit;
+        }
+        limit.scaled(self.throttle.share())
+    }
+}
+
+fn key(kind: Kind, whose: [u8; 16]) -> Key {
+    let (kind, group) = match kind {
+        Kind::Address => (b'a', None),
+        Kind::Group(group) => (b'g', Some(group)),
+        Kind::User(group) => (b'u', Some(group)),
+        Kind::Strangers => (b's', None),
+    };
+    let mut key = [0; 18];
+    key[0] = kind;
+    key[1] = group.map_or(b'-', Group::letter);
+    key[2..].copy_from_slice(&whose);
+    Key(key)
+}
+
+/// Seconds until a time, for `Retry-After`: rounded up, at least one.
+fn seconds_until(time: DateTime<Utc>) -> u64 {
+    let left = (time - Utc::now()).num_milliseconds().max(1);
+    u64::try_from(left).unwrap_or(1).div_ceil(1000)
+}
+
+/// The state behind the lock. Nobody panics while holding one, and the state is whole in any case.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
