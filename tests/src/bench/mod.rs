@@ -2,6 +2,7 @@
 
 pub mod bare;
 pub mod node;
+pub mod web;
 pub mod wrk;
 
 use std::path::Path;

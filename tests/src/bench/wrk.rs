@@ -22,6 +22,8 @@ pub struct Target {
     pub headers: Vec<String>,
     /// Makes requests that differ.
     pub script: Option<PathBuf>,
+    /// Whether it is refused, which is no fault then.
+    pub refused: bool,
 }
 
 /// What one run gave.
@@ -29,6 +31,7 @@ pub struct Target {
 pub struct Load {
     pub requests: f64,
     pub per_second: f64,
+    pub p50_ms: f64,
     pub p99_ms: f64,
 }
 
@@ -59,7 +62,8 @@ impl Wrk {
             .context("wrk cannot be run: scripts/setup bench")?;
         let text = String::from_utf8_lossy(&output.stdout);
         ensure!(output.status.success(), "wrk: {text}");
-        ensure!(!text.contains("Non-2xx"), "{}: {text}", target.url);
+        let all_refused = text.contains("Non-2xx");
+        ensure!(target.refused == all_refused, "{}: {text}", target.url);
         ensure!(!text.contains("Socket errors"), "{}: {text}", target.url);
         parse(&text).with_context(|| format!("wrk said: {text}"))
     }
@@ -79,6 +83,7 @@ fn parse(text: &str) -> Option<Load> {
     Some(Load {
         requests: requests.split_whitespace().next()?.parse().ok()?,
         per_second: after("Requests/sec:")?.parse().ok()?,
+        p50_ms: milliseconds(after("50%")?)?,
         p99_ms: milliseconds(after("99%")?)?,
     })
 }
@@ -107,7 +112,7 @@ mod tests {
         let load = parse(said).expect("it is complete");
         assert_eq!(load.requests, 196_012.0);
         assert_eq!(load.per_second, 97_999.12);
-        assert_eq!(load.p99_ms, 1.3);
+        assert_eq!((load.p50_ms, load.p99_ms), (0.154, 1.3));
         assert!(parse("unable to connect").is_none());
     }
 }

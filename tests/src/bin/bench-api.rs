@@ -7,24 +7,22 @@
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Context;
 use clap::Parser;
 use control_plane::secrets::SecretToken;
-use nix::sched::{CpuSet, sched_setaffinity};
-use nix::unistd::Pid;
 use secrecy::ExposeSecret;
 use serde_json::json;
 use shared::ids::UserId;
+use tests::TestDb;
 use tests::api::Client;
 use tests::bench::bare::{self, BareSettings};
+use tests::bench::web::{Counted, bare_process, median, median_share, pin};
 use tests::bench::wrk::{Load, Target, Wrk};
 use tests::bench::{Goal, Row, report};
 use tests::lab::{Plane, PlaneSettings, Process};
-use tests::redis::{free_port, shared_url};
-use tests::{TestDb, wait_until};
+use tests::redis::free_port;
 
 const POOL_SIZE: u32 = 16;
 const ROUNDS: usize = 11;
@@ -249,6 +247,7 @@ impl Bench {
             url: format!("{}{}", self.plane.url(), route.ours()),
             headers: self.headers(),
             script,
+            refused: false,
         };
         self.wrk.run(&target).await
     }
@@ -266,6 +265,7 @@ impl Bench {
             url: format!("{}{path}", self.bare_url),
             headers: self.headers(),
             script,
+            refused: false,
         };
         self.wrk.run(&target).await
     }
@@ -283,101 +283,6 @@ impl Bench {
         std::fs::write(&path, text)?;
         Ok(path)
     }
-}
-
-/// What the plane spent, by those who were asked.
-#[derive(Debug, Default, Clone, Copy)]
-struct Counted {
-    queries: f64,
-    commands: f64,
-    cpu_seconds: f64,
-    requests: f64,
-}
-
-impl Counted {
-    async fn now(db: &TestDb, plane: Pid) -> anyhow::Result<Self> {
-        let queries = db
-            .number(
-                "SELECT coalesce(sum(calls), 0) FROM pg_stat_statements
-                 WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
-                   AND query NOT LIKE '%pg_stat_statements%'",
-            )
-            .await;
-        Ok(Self {
-            queries: f64::from(u32::try_from(queries)?),
-            commands: redis_commands().await?,
-            cpu_seconds: cpu_seconds(plane)?,
-            requests: 0.0,
-        })
-    }
-
-    fn add(&mut self, before: &Self, after: &Self, load: &Load) {
-        self.queries += after.queries - before.queries;
-        self.commands += after.commands - before.commands;
-        self.cpu_seconds += after.cpu_seconds - before.cpu_seconds;
-        self.requests += load.requests;
-    }
-
-    fn queries(&self) -> f64 {
-        self.queries / self.requests
-    }
-
-    fn commands(&self) -> f64 {
-        self.commands / self.requests
-    }
-
-    fn cpu_microseconds(&self) -> f64 {
-        self.cpu_seconds / self.requests * 1e6
-    }
-}
-
-async fn redis_commands() -> anyhow::Result<f64> {
-    let client = redis::Client::open(shared_url())?;
-    let mut connection = client.get_multiplexed_async_connection().await?;
-    let info: String = redis::cmd("INFO")
-        .arg("stats")
-        .query_async(&mut connection)
-        .await?;
-    let line = info
-        .lines()
-        .find_map(|line| line.strip_prefix("total_commands_processed:"));
-    Ok(line.context("Redis counts commands")?.trim().parse()?)
-}
-
-/// User and system time of a process so far.
-fn cpu_seconds(process: Pid) -> anyhow::Result<f64> {
-    let stat = std::fs::read_to_string(format!("/proc/{process}/stat"))?;
-    let (_, fields) = stat.rsplit_once(')').context("the name is in brackets")?;
-    let ticks = fields.split_whitespace().skip(11).take(2);
-    let ticks: f64 = ticks.filter_map(|it| it.parse::<f64>().ok()).sum();
-    let hertz = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK)?.unwrap_or(100);
-    Ok(ticks / f64::from(i32::try_from(hertz)?))
-}
-
-fn median(mut runs: Vec<Load>) -> Load {
-    runs.sort_by(|a, b| a.per_second.total_cmp(&b.per_second));
-    runs.swap_remove(runs.len() / 2)
-}
-
-/// Of each run of ours beside the run of the limit that followed it.
-fn median_share(ours: &[Load], limit: &[Load]) -> f64 {
-    let pairs = ours.iter().zip(limit);
-    let mut shares: Vec<_> = pairs
-        .map(|(ours, limit)| ours.per_second / limit.per_second)
-        .collect();
-    shares.sort_by(f64::total_cmp);
-    shares.get(shares.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
-/// Keeps every thread of the process on one core.
-fn pin(process: Pid, core: usize) -> anyhow::Result<()> {
-    let mut cores = CpuSet::new();
-    cores.set(core)?;
-    for thread in std::fs::read_dir(format!("/proc/{process}/task"))? {
-        let id: i32 = thread?.file_name().to_string_lossy().parse()?;
-        sched_setaffinity(Pid::from_raw(id), &cores)?;
-    }
-    Ok(())
 }
 
 /// This program again, as the bare server, with the bodies that ours answers.
@@ -401,25 +306,7 @@ async fn bare_server(
         refresh: refreshed(folder, user).await?,
         tokens: open_sessions(db, user.user(), 256).await,
     };
-    let mut command = Command::new(std::env::current_exe()?);
-    command.env(bare::VARIABLE, serde_json::to_string(&settings)?);
-    let mut process = Process::spawn("bare", folder, &mut command);
-    let url = format!("http://127.0.0.1:{}", settings.port);
-    let client = Client::new(&url);
-    wait_until(
-        "the bare server answers",
-        Duration::from_secs(10),
-        async || {
-            assert!(process.is_running(), "it ended: {}", process.output());
-            client
-                .request(reqwest::Method::GET, "/ready")
-                .send()
-                .await
-                .is_ok()
-        },
-    )
-    .await;
-    Ok((process, url))
+    bare_process(folder, &settings).await
 }
 
 /// What a refresh answers.
