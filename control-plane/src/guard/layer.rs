@@ -31,6 +31,23 @@ struct Budget {
     reset_ms: u64,
 }
 
+/// A request that may go on.
+#[derive(Debug)]
+struct Admitted {
+    /// Who answers for it; nobody does for a whitelisted one.
+    subject: Option<Subject>,
+    budget: Option<Budget>,
+}
+
+/// A request that may not.
+#[derive(Debug)]
+struct Refusal {
+    code: Code,
+    /// Seconds after which it may.
+    wait: Option<u64>,
+    budget: Option<Budget>,
+}
+
 /// The layer: refuses who is banned, floods or has no room, tells the rest how they stand, and takes note of
 /// what fails as only guessing fails.
 pub(crate) async fn protect(
@@ -39,69 +56,77 @@ pub(crate) async fn protect(
     request: ServiceRequest,
     next: impl AsyncFnOnce(ServiceRequest) -> Answer,
 ) -> Answer {
-    let guard = state.guard();
-    let Some(peer) = request.peer_addr() else {
-        return next(request).await;
+    let Admitted { subject, budget } = match admit(state, lane, &request).await {
+        Ok(admitted) => admitted,
+        Err(refusal) => return Ok(refusal.answer(request)),
     };
-    let client = Client::of(
-        peer.ip(),
-        request.headers(),
-        &state.config().http.trusted_proxies,
-    );
-    let group = Group::of(request.match_info().as_str());
-    if guard.is_whitelisted(&client) {
-        let mut response = next(request).await?;
-        let limit = guard.limit_of(group).capacity();
-        tell(
-            &mut response,
-            Budget {
-                limit,
-                remaining: limit,
-                reset_ms: 0,
-            },
-        );
-        return Ok(response);
+    let shows_token = request.headers().contains_key(AUTHORIZATION);
+    let mut response = next(request).await?;
+    let guard = state.guard();
+    if let Some(subject) = subject
+        && guard.config.detection_enabled
+        && looks_like_guessing(&response, shows_token)
+    {
+        guard.failed(subject);
     }
+    if let Some(budget) = budget {
+        budget.tell(&mut response);
+    }
+    Ok(response)
+}
+
+async fn admit(
+    state: &AppState,
+    lane: &Rc<Lane>,
+    request: &ServiceRequest,
+) -> Result<Admitted, Refusal> {
+    let (guard, began) = (state.guard(), Instant::now());
+    let group = Group::of(request.match_info().as_str());
+    let proxies = &state.config().http.trusted_proxies;
+    let client = request
+        .peer_addr()
+        .map(|peer| Client::of(peer.ip(), request.headers(), proxies))
+        .filter(|client| !guard.is_whitelisted(client));
+    let Some(client) = client else {
+        return Ok(Admitted {
+            subject: None,
+            budget: Some(Budget::full(guard.limit_of(group).capacity())),
+        });
+    };
     if client.speaks_for_others && client.address.is_loopback() {
         warn_of_a_proxy();
     }
     let subject = Subject::of(client.address);
-    if guard.config.detection_enabled
-        && let Some(refusal) = banned(guard, client.address, subject)
-    {
-        metrics::counter!("guard_refused_total", "why" => "banned").increment(1);
-        return Ok(refuse(request, refusal.0, refusal.1));
+    if guard.config.detection_enabled {
+        unless_banned(guard, client.address, subject).inspect_err(|_| {
+            metrics::counter!("guard_refused_total", "why" => "banned").increment(1);
+            guard.census.refused(group, subject);
+        })?;
     }
-    let budget = if guard.config.limits_enabled {
-        let user = user_of(state, &request);
-        let began = Instant::now();
-        let windows = guard.windows(group, subject, user);
-        let standings = lane.take(&windows).await;
-        metrics::histogram!("guard_seconds").record(began.elapsed());
-        let budget = budget(&windows, &standings);
-        if let Some(wait) = standings.iter().filter_map(|it| it.wait_ms).max() {
-            metrics::counter!("guard_refused_total", "why" => group.as_str()).increment(1);
-            let seconds = wait.max(1).div_ceil(1000);
-            let mut response = refuse(request, ApiError::new(Code::RateLimited), Some(seconds));
-            if let Some(budget) = budget {
-                tell(&mut response, budget);
-            }
-            return Ok(response);
-        }
-        budget
-    } else {
-        None
-    };
-    let shows_token = request.headers().contains_key(AUTHORIZATION);
-    let response = next(request).await;
-    let mut response = response?;
-    if guard.config.detection_enabled && looks_like_guessing(&response, shows_token) {
-        guard.failed(subject);
+    if !guard.config.limits_enabled {
+        return Ok(Admitted {
+            subject: Some(subject),
+            budget: None,
+        });
     }
-    if let Some(budget) = budget {
-        tell(&mut response, budget);
+    let windows = guard.windows(group, subject, user_of(state, request));
+    let standings = lane.take(&windows).await;
+    let budget = budget(&windows, &standings);
+    if let Some(wait) = standings.iter().filter_map(|it| it.wait_ms).max() {
+        metrics::counter!("guard_refused_total", "why" => group.as_str()).increment(1);
+        guard.census.refused(group, subject);
+        return Err(Refusal {
+            code: Code::RateLimited,
+            wait: Some(wait.max(1).div_ceil(1000)),
+            budget,
+        });
     }
-    Ok(response)
+    metrics::histogram!("guard_seconds").record(began.elapsed());
+    guard.census.passed(group, began.elapsed());
+    Ok(Admitted {
+        subject: Some(subject),
+        budget,
+    })
 }
 
 /// Says once that all clients behind a proxy are one to us.
@@ -116,15 +141,21 @@ fn warn_of_a_proxy() {
 }
 
 /// Whether the sender is banned already, or by this very request.
-fn banned(guard: &Guard, address: IpAddr, subject: Subject) -> Option<(ApiError, Option<u64>)> {
-    let found = guard.bans.find(address).or_else(|| {
+fn unless_banned(guard: &Guard, address: IpAddr, subject: Subject) -> Result<(), Refusal> {
+    let banned = guard.bans.find(address).or_else(|| {
         guard
             .floods(subject)
             .then(|| guard.bans.find(address))
             .flatten()
     });
-    let (_, until) = found?;
-    Some((Code::AddressBanned.into(), until.map(seconds_until)))
+    match banned {
+        None => Ok(()),
+        Some((_, until)) => Err(Refusal {
+            code: Code::AddressBanned,
+            wait: until.map(seconds_until),
+            budget: None,
+        }),
+    }
 }
 
 /// Whose token the request shows, if it is good.
@@ -133,14 +164,19 @@ fn user_of(state: &AppState, request: &ServiceRequest) -> Option<UserId> {
     (state.revocations().is_revoked(claims.session) != Some(true)).then_some(claims.user)
 }
 
-fn refuse(request: ServiceRequest, error: ApiError, wait: Option<u64>) -> ServiceResponse {
-    let mut response = request.error_response(error);
-    if let Some(seconds) = wait {
+impl Refusal {
+    fn answer(self, request: ServiceRequest) -> ServiceResponse {
+        let mut response = request.error_response(ApiError::new(self.code));
+        if let Some(seconds) = self.wait {
+            response
+                .headers_mut()
+                .insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if let Some(budget) = self.budget {
+            budget.tell(&mut response);
+        }
         response
-            .headers_mut()
-            .insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
-    response
 }
 
 /// The window that runs out first, of those that are the sender's own.
@@ -157,13 +193,24 @@ fn budget(windows: &[Asked], standings: &[Standing]) -> Option<Budget> {
     budgets.min_by_key(|budget| budget.remaining)
 }
 
-fn tell(response: &mut ServiceResponse, budget: Budget) {
-    let now = u64::try_from(Utc::now().timestamp_millis()).unwrap_or(0);
-    let reset = (now + budget.reset_ms).div_ceil(1000);
-    let headers = response.headers_mut();
-    headers.insert(LIMIT, HeaderValue::from(budget.limit));
-    headers.insert(REMAINING, HeaderValue::from(budget.remaining));
-    headers.insert(RESET, HeaderValue::from(reset));
+impl Budget {
+    /// Of somebody who is not limited.
+    const fn full(limit: u32) -> Self {
+        Self {
+            limit,
+            remaining: limit,
+            reset_ms: 0,
+        }
+    }
+
+    fn tell(self, response: &mut ServiceResponse) {
+        let now = u64::try_from(Utc::now().timestamp_millis()).unwrap_or(0);
+        let reset = (now + self.reset_ms).div_ceil(1000);
+        let headers = response.headers_mut();
+        headers.insert(LIMIT, HeaderValue::from(self.limit));
+        headers.insert(REMAINING, HeaderValue::from(self.remaining));
+        headers.insert(RESET, HeaderValue::from(reset));
+    }
 }
 
 /// Wrong passwords, tokens and links, and paths that are none: what people rarely do and scanners mostly.

@@ -7,6 +7,7 @@
 
 mod address;
 mod bans;
+mod census;
 mod group;
 mod layer;
 mod limiter;
@@ -35,6 +36,7 @@ pub use self::routes::routes;
 
 use self::address::Subject;
 use self::bans::{Ban, Bans, Reason};
+use self::census::{Census, Report};
 use self::group::Group;
 use self::limiter::{Asked, Key, Limiter};
 use self::load::Throttle;
@@ -43,6 +45,9 @@ use self::window::Standing;
 use crate::config::{GuardConfig, Limit};
 use crate::db::Pool;
 use crate::error::{ApiError, Code};
+
+/// Callers in an overview of who was refused most.
+const OFFENDERS: usize = 20;
 
 /// What the key is for under which callers are counted.
 pub(crate) const KEY_LABEL: &[u8] = b"guard callers";
@@ -56,6 +61,7 @@ pub struct Guard {
     floods: Tally,
     failures: Tally,
     throttle: Throttle,
+    census: Census,
     client: redis::Client,
     mask: hmac::Key,
 }
@@ -82,6 +88,7 @@ impl Guard {
             failures: Tally::new(Reason::Suspicious, "failures", config.suspicion),
             mask: hmac::Key::new(hmac::HMAC_SHA256, secret),
             throttle: Throttle::default(),
+            census: Census::default(),
             client,
             config,
         }
@@ -99,6 +106,7 @@ impl Guard {
             self.bans.run(shutdown),
             shutdown.run_until_cancelled(self.limiter.listen()),
             self.follow_load(shutdown),
+            self.census.run(&self.client, shutdown),
             self.floods.run(&self.client, shutdown, name, |it| self
                 .impose(it, &self.floods)),
             self.failures.run(&self.client, shutdown, name, |it| self
@@ -226,6 +234,20 @@ impl Guard {
             return Ok(());
         }
         Err(Code::Unavailable.into())
+    }
+
+    async fn report(&self) -> Result<Report, ApiError> {
+        let report = census::report(&self.client, OFFENDERS).await;
+        report.ok_or_else(|| Code::Unavailable.into())
+    }
+
+    /// Nothing that an address did counts against it any more.
+    async fn forgive(&self, subject: Subject) {
+        self.floods.forget(subject);
+        self.failures.forget(subject);
+        if self.reset(subject, Group::ALL).await.is_err() {
+            tracing::debug!("guard.not_forgiven_in_redis");
+        }
     }
 
     fn own_windows(&self, subject: Subject, groups: &[Group]) -> Vec<Asked> {

@@ -123,6 +123,16 @@ const TABLE: &[(&str, &str, Access)] = &[
     ),
     (
         "GET",
+        "/api/v1/admin/rate-limits/stats",
+        Permitted("security:read", Role::Support),
+    ),
+    (
+        "GET",
+        "/api/v1/admin/security/events",
+        Permitted("security:read", Role::Support),
+    ),
+    (
+        "GET",
         "/api/v1/admin/rate-limits/status/{id}",
         Permitted("security:read", Role::Support),
     ),

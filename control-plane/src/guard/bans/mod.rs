@@ -132,6 +132,10 @@ impl Bans {
         Some((ban.reason, ban.expires_at))
     }
 
+    pub(super) fn count(&self) -> usize {
+        self.known.read().map_or(0, |known| known.len())
+    }
+
     /// Bans at once, here, and everywhere as soon as Postgres or Redis takes it.
     pub(crate) fn impose(&self, ban: Ban) {
         self.keep(ban.clone());

@@ -1,41 +1,26 @@
-//! `/admin/bans` and `/admin/rate-limits`.
+//! `/admin/bans`
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use actix_web::{HttpRequest, HttpResponse, delete, get, post, web};
 use chrono::{DateTime, Utc};
 use diesel_async::AsyncConnection;
 use garde::Validate;
-use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use utoipa::{IntoParams, ToSchema};
-use utoipa_actix_web::service_config::ServiceConfig;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::bans::{Ban, Reason};
-use super::group::Group;
-use super::{Guard, Subject};
+use super::{network, written};
 use crate::app::AppState;
 use crate::audit::{self, Action, Actor, Event};
 use crate::error::{ApiError, ErrorEnvelope};
+use crate::guard::Subject;
+use crate::guard::bans::{Ban, Reason};
 use crate::http::number::whole_as;
 use crate::http::permission::{ReadSecurity, WriteSecurity};
 use crate::http::text::plain;
 use crate::http::{Allowed, Page, PageQuery, RequestId, ValidJson, ValidQuery};
-
-/// The shortest prefixes that can be banned: a slip of the finger shall not shut everybody out.
-const WIDEST: (u8, u8) = (8, 16);
-
-pub fn routes(config: &mut ServiceConfig<'_>) {
-    config
-        .service(list_bans)
-        .service(impose_ban)
-        .service(lift_ban)
-        .service(show_rate_limits)
-        .service(reset_rate_limits);
-}
 
 /// Who is to be refused.
 #[derive(Debug, Deserialize, Validate, ToSchema)]
@@ -82,7 +67,7 @@ impl From<Reason> for CauseWord {
 /// A ban in force.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Ban)]
-struct BanView {
+pub(super) struct BanView {
     id: Uuid,
     /// The address, or the network with its prefix.
     #[schema(example = "203.0.113.9")]
@@ -113,41 +98,6 @@ impl From<Ban> for BanView {
     }
 }
 
-/// One address without its prefix.
-fn written(network: IpNet) -> String {
-    if network.prefix_len() == network.max_prefix_len() {
-        network.addr().to_string()
-    } else {
-        network.to_string()
-    }
-}
-
-/// An address as limits and bans know it, or a network that is not too wide.
-fn network(text: &str) -> Result<IpNet, ApiError> {
-    if let Ok(address) = text.parse::<IpAddr>() {
-        return Ok(Subject::of(address).network());
-    }
-    let network = text.parse::<IpNet>().ok().map(|network| network.trunc());
-    let is_narrow = |network: &IpNet| match network {
-        IpNet::V4(network) => network.prefix_len() >= WIDEST.0,
-        IpNet::V6(network) => network.prefix_len() >= WIDEST.1,
-    };
-    network.filter(is_narrow).ok_or_else(|| {
-        let takes = "Must be an address, or a network of at least /8 or, for IPv6, /16";
-        ApiError::invalid("ip", takes)
-    })
-}
-
-fn subject(text: &str) -> Result<Subject, ApiError> {
-    let address = text.parse().map_err(|_| {
-        ApiError::invalid(
-            "ip",
-            "Must be an address such as 203.0.113.9 or 2001:db8::1",
-        )
-    })?;
-    Ok(Subject::of(address))
-}
-
 fn named(actor: &Actor) -> String {
     match actor {
         Actor::User(user) => format!("user:{user}"),
@@ -164,7 +114,7 @@ fn named(actor: &Actor) -> String {
     responses((status = 200, description = "One page of bans", body = Page<BanView>)),
 )]
 #[get("/admin/bans")]
-async fn list_bans(
+pub(super) async fn list_bans(
     request: HttpRequest,
     state: web::Data<AppState>,
     _: Allowed<ReadSecurity>,
@@ -186,7 +136,7 @@ async fn list_bans(
     responses((status = 201, description = "The ban", body = BanView)),
 )]
 #[post("/admin/bans")]
-async fn impose_ban(
+pub(super) async fn impose_ban(
     state: web::Data<AppState>,
     allowed: Allowed<WriteSecurity>,
     request: RequestId,
@@ -227,7 +177,7 @@ async fn impose_ban(
     ),
 )]
 #[delete("/admin/bans/{ip}")]
-async fn lift_ban(
+pub(super) async fn lift_ban(
     state: web::Data<AppState>,
     allowed: Allowed<WriteSecurity>,
     request: RequestId,
@@ -251,120 +201,4 @@ async fn lift_ban(
     guard.bans.tell(network, None).await;
     guard.forgive(Subject::of(network.addr())).await;
     Ok(HttpResponse::NoContent().finish())
-}
-
-#[derive(Debug, Deserialize, Validate, IntoParams)]
-#[into_params(parameter_in = Query)]
-struct EndpointQuery {
-    /// Only this group of endpoints, such as `auth_login`.
-    #[garde(skip)]
-    #[param(example = "auth_login")]
-    endpoint: Option<String>,
-}
-
-impl EndpointQuery {
-    fn groups(&self) -> Result<Vec<Group>, ApiError> {
-        let Some(word) = &self.endpoint else {
-            return Ok(Group::ALL.to_vec());
-        };
-        let group = word.parse().map_err(|()| {
-            let words: Vec<_> = Group::ALL.iter().map(|group| group.as_str()).collect();
-            ApiError::invalid("endpoint", format!("Must be one of {}", words.join(", ")))
-        })?;
-        Ok(vec![group])
-    }
-}
-
-/// How an address stands with one group of endpoints.
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(as = RateLimitWindow)]
-struct WindowView {
-    #[schema(example = "auth_login")]
-    endpoint: &'static str,
-    /// How many pass in a window, its burst included.
-    #[schema(example = 7)]
-    limit: u32,
-    #[schema(example = 2)]
-    remaining: u32,
-    #[schema(example = 300)]
-    window_seconds: u64,
-    /// Seconds until the next one passes; 0 where it does now.
-    #[schema(example = 0)]
-    retry_after: u64,
-}
-
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(as = RateLimitStatus)]
-struct StatusView {
-    #[schema(example = "203.0.113.9")]
-    ip: String,
-    banned: bool,
-    windows: Vec<WindowView>,
-}
-
-/// How an address stands with the limits, over all replicas. Asking counts nothing.
-#[utoipa::path(
-    tag = "administration",
-    security(("bearer" = []), ("operator" = [])),
-    params(("ip" = String, Path, description = "An address", example = "203.0.113.9"), EndpointQuery),
-    responses((status = 200, description = "Its windows", body = StatusView)),
-)]
-#[get("/admin/rate-limits/status/{ip}")]
-async fn show_rate_limits(
-    state: web::Data<AppState>,
-    _: Allowed<ReadSecurity>,
-    path: web::Path<String>,
-    ValidQuery(query): ValidQuery<EndpointQuery>,
-) -> Result<web::Json<StatusView>, ApiError> {
-    let (subject, groups) = (subject(&path)?, query.groups()?);
-    let windows = state.guard().standing(subject, &groups).await;
-    let windows = windows
-        .into_iter()
-        .map(|(group, limit, standing)| WindowView {
-            endpoint: group.as_str(),
-            limit: limit.capacity(),
-            remaining: standing.remaining,
-            window_seconds: limit.window.as_secs(),
-            retry_after: standing.wait_ms.map_or(0, |wait| wait.div_ceil(1000)),
-        });
-    Ok(web::Json(StatusView {
-        ip: written(subject.network()),
-        banned: state.guard().bans.find(subject.network().addr()).is_some(),
-        windows: windows.collect(),
-    }))
-}
-
-/// Forgets what counts against an address, over all replicas.
-#[utoipa::path(
-    tag = "administration",
-    security(("bearer" = []), ("operator" = [])),
-    params(("ip" = String, Path, description = "An address", example = "203.0.113.9"), EndpointQuery),
-    responses((status = 204, description = "Its windows are empty")),
-)]
-#[delete("/admin/rate-limits/reset/{ip}")]
-async fn reset_rate_limits(
-    state: web::Data<AppState>,
-    allowed: Allowed<WriteSecurity>,
-    request: RequestId,
-    path: web::Path<String>,
-    ValidQuery(query): ValidQuery<EndpointQuery>,
-) -> Result<HttpResponse, ApiError> {
-    let (subject, groups) = (subject(&path)?, query.groups()?);
-    let event = Event::new(Action::ResetRateLimits, allowed.actor.clone())
-        .change(Value::Null, json!({ "endpoint": query.endpoint }))
-        .in_request(&request);
-    audit::record(&mut *state.db().get().await?, &event).await?;
-    state.guard().reset(subject, &groups).await?;
-    Ok(HttpResponse::NoContent().finish())
-}
-
-impl Guard {
-    /// Nothing that an address did counts against it any more.
-    async fn forgive(&self, subject: Subject) {
-        self.floods.forget(subject);
-        self.failures.forget(subject);
-        if self.reset(subject, Group::ALL).await.is_err() {
-            tracing::debug!("guard.not_forgiven_in_redis");
-        }
-    }
 }
