@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 use crate::config::{GroupLimits, Limit};
 
 macro_rules! groups {
-    ($($(#[$doc:meta])* $name:ident = $word:literal, $letter:literal, $field:ident;)*) => {
+    ($($(#[$doc:meta])* $name:ident = $word:tt, $letter:literal, $field:ident;)*) => {
         /// Endpoints with one limit.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
         #[schema(as = EndpointGroup)]

@@ -18,6 +18,7 @@ use crate::config::Threshold;
 
 /// Callers counted at once.
 const CAPACITY: usize = 65_536;
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
 const SHARE_EVERY: Duration = Duration::from_millis(250);
 const REDIS_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -28,7 +29,31 @@ pub(super) struct Tally {
     /// Names the counts in Redis.
     name: &'static str,
     threshold: Threshold,
-    counts: Mutex<HashMap<Subject, Count>>,
+    counts: Mutex<Counts>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    by_subject: HashMap<Subject, Count>,
+    /// When room was last looked for.
+    swept: Option<Instant>,
+}
+
+impl Counts {
+    /// Whoever is counted has room. For somebody new those make it of whom there was `little` to count; they
+    /// are looked for once a second, because looking takes longer than counting.
+    fn has_room_for(&mut self, subject: Subject, little: u32, now: Instant) -> bool {
+        if self.by_subject.len() < CAPACITY || self.by_subject.contains_key(&subject) {
+            return true;
+        }
+        let is_due = |swept| now.saturating_duration_since(swept) >= SWEEP_EVERY;
+        if self.swept.is_none_or(is_due) {
+            self.swept = Some(now);
+            self.by_subject
+                .retain(|_, count| count.here > little.max(1));
+        }
+        self.by_subject.len() < CAPACITY
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -61,14 +86,10 @@ impl Tally {
     /// Counts one; true when it is the one too many.
     pub(super) fn count(&self, subject: Subject, now: Instant) -> bool {
         let mut counts = lock(&self.counts);
-        if counts.len() >= CAPACITY && !counts.contains_key(&subject) {
-            // Whoever floods is counted again at once; of the others there was little to count.
-            counts.retain(|_, count| count.here > self.threshold.count / 10);
-            if counts.len() >= CAPACITY {
-                return false;
-            }
+        if !counts.has_room_for(subject, self.threshold.count / 10, now) {
+            return false;
         }
-        let count = counts.entry(subject).or_insert(Count {
+        let count = counts.by_subject.entry(subject).or_insert(Count {
             since: now,
             here: 0,
             unshared: 0,
@@ -82,19 +103,22 @@ impl Tally {
     }
 
     pub(super) fn forget(&self, subject: Subject) {
-        lock(&self.counts).remove(&subject);
+        lock(&self.counts).by_subject.remove(&subject);
     }
 
     /// What has to be shared, and forgets what is over.
     fn unshared(&self, now: Instant) -> Vec<(Subject, u32)> {
         let mut counts = lock(&self.counts);
         let news = counts
+            .by_subject
             .iter_mut()
             .filter(|(_, count)| count.unshared > 0)
             .map(|(subject, count)| (*subject, std::mem::take(&mut count.unshared)))
             .collect();
         let within = self.threshold.within;
-        counts.retain(|_, count| now.saturating_duration_since(count.since) < within);
+        counts
+            .by_subject
+            .retain(|_, count| now.saturating_duration_since(count.since) < within);
         news
     }
 
@@ -202,15 +226,30 @@ mod tests {
         assert!(tally.unshared(now).is_empty());
         tally.count(subject(1), now);
         assert_eq!(tally.unshared(now + THRESHOLD.within), [(subject(1), 1)]);
-        assert!(lock(&tally.counts).is_empty());
+        assert!(lock(&tally.counts).by_subject.is_empty());
     }
 
     #[test]
     fn any_number_of_callers_takes_bounded_room() {
         let (tally, now) = (Tally::new(Reason::Flood, "f", THRESHOLD), Instant::now());
-        for number in 0..2 * u32::try_from(CAPACITY).unwrap() {
+        let capacity = u32::try_from(CAPACITY).unwrap();
+        let kept = || lock(&tally.counts).by_subject.len();
+        // One of them does much.
+        for _ in 0..3 {
+            tally.count(subject(7), now);
+        }
+        for number in 0..capacity + 1 {
             tally.count(subject(number), now);
         }
-        assert!(lock(&tally.counts).len() <= CAPACITY);
+        assert_eq!(kept(), 2, "the others made room for the last");
+        assert!(
+            !tally.count(subject(7), now),
+            "it was told when it was one too many"
+        );
+        // Where nobody can make room, nobody looks for it with every request.
+        for number in 0..3 * capacity {
+            tally.count(subject(number), now);
+        }
+        assert_eq!(kept(), CAPACITY);
     }
 }

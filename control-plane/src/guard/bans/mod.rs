@@ -7,10 +7,10 @@
 mod known;
 mod store;
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::{Mutex, RwLock};
+use std::sync::{Mutex, PoisonError, RwLock, RwLockWriteGuard};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -124,10 +124,7 @@ impl Bans {
 
     /// Why an address is refused, and until when.
     pub(crate) fn find(&self, address: IpAddr) -> Option<(Reason, Option<DateTime<Utc>>)> {
-        let known = self
-            .known
-            .read()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
         let ban = known.find(address, Utc::now())?;
         Some((ban.reason, ban.expires_at))
     }
@@ -155,7 +152,9 @@ impl Bans {
         conn: &mut AsyncPgConnection,
         ban: &Ban,
     ) -> Result<Ban, ApiError> {
-        Ok(store::put(conn, ban).await?)
+        let stored = store::put(conn, std::slice::from_ref(ban)).await?;
+        let stored = stored.into_iter().next();
+        stored.ok_or_else(|| ApiError::internal("a ban was not stored"))
     }
 
     pub(super) async fn lift(
@@ -245,26 +244,28 @@ impl Bans {
         Ok(())
     }
 
-    /// Writes what was imposed here; gives what the others do not know yet.
+    /// Writes what was imposed here; gives what the others may not know yet.
     async fn write_out(&self) -> Vec<Ban> {
-        let waiting: Vec<Ban> = lock(&self.unwritten).iter().cloned().collect();
-        let mut told = Vec::with_capacity(waiting.len());
-        for ban in waiting {
-            let written =
-                async { Ok::<_, ApiError>(store::put(&mut *self.db.get().await?, &ban).await?) };
-            match written.await {
-                Ok(stored) => {
-                    lock(&self.unwritten).retain(|other| other.id != ban.id);
-                    told.push(stored);
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "guard.ban_not_written");
-                    told.push(ban);
-                    break;
-                }
+        let taken: Vec<Ban> = lock(&self.unwritten).iter().cloned().collect();
+        if taken.is_empty() {
+            return Vec::new();
+        }
+        let ids: HashSet<_> = taken.iter().map(|ban| ban.id).collect();
+        // The latest of each network.
+        let by_network: HashMap<_, _> = taken.into_iter().map(|ban| (ban.network, ban)).collect();
+        let waiting: Vec<_> = by_network.into_values().collect();
+        let written =
+            async { Ok::<_, ApiError>(store::put(&mut *self.db.get().await?, &waiting).await?) };
+        match written.await {
+            Ok(stored) => {
+                lock(&self.unwritten).retain(|ban| !ids.contains(&ban.id));
+                stored
+            }
+            Err(error) => {
+                tracing::warn!(%error, "guard.bans_not_written");
+                waiting
             }
         }
-        told
     }
 
     /// Keeps the set of Redis, and learns from it while Postgres is away.
@@ -281,10 +282,7 @@ impl Bans {
         };
         let mut pipe = redis::pipe();
         if tell_all {
-            let known = self
-                .known
-                .read()
-                .unwrap_or_else(std::sync::PoisonError::into_inner);
+            let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
             for ban in known.all() {
                 add(&mut pipe, ban);
             }
@@ -347,10 +345,8 @@ impl Bans {
         }
     }
 
-    fn write(&self) -> std::sync::RwLockWriteGuard<'_, Known> {
-        self.known
-            .write()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn write(&self) -> RwLockWriteGuard<'_, Known> {
+        self.known.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

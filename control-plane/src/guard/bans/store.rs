@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use diesel::result::Error;
-use diesel::sql_types::{BigInt, Bool, Cidr, Double, Nullable, Text, Timestamptz, Uuid as SqlUuid};
+use diesel::sql_types::{
+    Array, BigInt, Bool, Cidr, Double, Nullable, Text, Timestamptz, Uuid as SqlUuid,
+};
 use diesel::{OptionalExtension, QueryableByName};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use ipnet::IpNet;
@@ -64,11 +66,15 @@ impl Row {
     }
 }
 
-/// Stores a ban, or makes the one in force of this network last longer. What was there comes back.
-pub(super) async fn put(conn: &mut AsyncPgConnection, ban: &Ban) -> diesel::QueryResult<Ban> {
+/// Stores bans, each of another network, or makes the one in force of its network last longer. What is
+/// there then comes back.
+pub(super) async fn put(
+    conn: &mut AsyncPgConnection,
+    bans: &[Ban],
+) -> diesel::QueryResult<Vec<Ban>> {
     const SQL: &str = concat!(
         "INSERT INTO bans AS b (id, network, reason, note, made_by, created_at, expires_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7)
+         SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7)
              ON CONFLICT (network) WHERE ended_at IS NULL DO UPDATE
             SET reason = excluded.reason, note = excluded.note, made_by = excluded.made_by, changed_at = now(),
                 created_at = CASE WHEN b.expires_at <= now() THEN excluded.created_at ELSE b.created_at END,
@@ -78,17 +84,21 @@ pub(super) async fn put(conn: &mut AsyncPgConnection, ban: &Ban) -> diesel::Quer
         columns!(),
         ", 1::bigint AS total"
     );
-    let row: Row = statement(SQL)
-        .bind::<SqlUuid, _>(ban.id)
-        .bind::<Cidr, _>(ban.network)
-        .bind::<Text, _>(ban.reason.as_str())
-        .bind::<Nullable<Text>, _>(ban.note.as_deref())
-        .bind::<Text, _>(&ban.made_by)
-        .bind::<Timestamptz, _>(ban.created_at)
-        .bind::<Nullable<Timestamptz>, _>(ban.expires_at)
-        .get_result(conn)
+    let rows: Vec<Row> = statement(SQL)
+        .bind::<Array<SqlUuid>, _>(column(bans, |ban| ban.id))
+        .bind::<Array<Cidr>, _>(column(bans, |ban| ban.network))
+        .bind::<Array<Text>, _>(column(bans, |ban| ban.reason.as_str()))
+        .bind::<Array<Nullable<Text>>, _>(column(bans, |ban| ban.note.clone()))
+        .bind::<Array<Text>, _>(column(bans, |ban| ban.made_by.clone()))
+        .bind::<Array<Timestamptz>, _>(column(bans, |ban| ban.created_at))
+        .bind::<Array<Nullable<Timestamptz>>, _>(column(bans, |ban| ban.expires_at))
+        .load(conn)
         .await?;
-    row.ban()
+    rows.into_iter().map(Row::ban).collect()
+}
+
+fn column<T>(bans: &[Ban], of: impl Fn(&Ban) -> T) -> Vec<T> {
+    bans.iter().map(of).collect()
 }
 
 /// Ends the ban of a network; none where none is in force.
