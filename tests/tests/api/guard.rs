@@ -436,6 +436,27 @@ async fn without_postgres_a_ban_is_known_everywhere_and_written_later() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_missed_the_end_of_a_ban_learns_it_from_the_next_full_reading() {
+    let redis = TestRedis::start().await;
+    let app = app(&redis, 1, &[]).await;
+    let user = app.user().await;
+    let ban = "INSERT INTO bans (id, network, reason, made_by, created_at)
+               VALUES (gen_random_uuid(), '203.0.113.6', 'manual', 'system', now() - interval '1 hour')";
+    app.db().execute(ban).await;
+    wait_until("it is banned", SOON, async || {
+        servers(&user, "203.0.113.6").await.status == 403
+    })
+    .await;
+    // As for a replica that could read nothing while the row said that it was lifted.
+    app.db().execute("DELETE FROM bans").await;
+    wait_until("it is banned no more", 3 * SOON, async || {
+        servers(&user, "203.0.113.6").await.status == 200
+    })
+    .await;
+    app.finish(&[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn without_redis_the_limits_go_on_where_they_were() {
     let mut redis = TestRedis::start().await;
     let port = redis.port();

@@ -52,9 +52,9 @@ impl Known {
         self.by_network.remove(network);
     }
 
-    /// Forgets what has run out.
-    pub(super) fn sweep(&mut self, now: DateTime<Utc>) {
-        self.by_network.retain(|_, ban| ban.is_in_force(now));
+    /// Forgets all others.
+    pub(super) fn retain(&mut self, keep: impl Fn(&Ban) -> bool) {
+        self.by_network.retain(|_, ban| keep(ban));
         let (mut v4, mut v6) = (BTreeSet::new(), BTreeSet::new());
         for network in self.by_network.keys() {
             match network {
@@ -129,7 +129,7 @@ mod tests {
         };
         assert!(at(4).is_some());
         assert!(at(5).is_none());
-        known.sweep(now + TimeDelta::seconds(6));
+        known.retain(|ban| ban.is_in_force(now + TimeDelta::seconds(6)));
         assert_eq!((known.len(), known.v4.len()), (0, 0));
     }
 }

@@ -219,7 +219,8 @@ impl Bans {
             if !matches!(timeout(REDIS_TIMEOUT, shared).await, Ok(Ok(()))) {
                 connection = None;
             }
-            self.write().sweep(Utc::now());
+            let now = Utc::now();
+            self.write().retain(|ban| ban.is_in_force(now));
             tokio::select! {
                 () = sleep(READ_EVERY) => {}
                 () = self.bell.notified() => {}
@@ -230,6 +231,9 @@ impl Bans {
     /// Takes what Postgres says.
     async fn read(&self, window: Option<Duration>) -> Result<(), ApiError> {
         let changes = store::changes(&mut *self.db.get().await?, window).await?;
+        if window.is_none() {
+            self.forget_all_but(&changes);
+        }
         for change in changes {
             match change {
                 Change::InForce(ban) => self.keep(ban),
@@ -242,6 +246,23 @@ impl Bans {
             }
         }
         Ok(())
+    }
+
+    /// Forgets what is no row: it was lifted while nobody here could know. What is not written yet stays, and
+    /// what is younger than the reading may be.
+    fn forget_all_but(&self, changes: &[Change]) {
+        let rows = changes.iter().filter_map(|change| match change {
+            Change::InForce(ban) => Some(ban.network),
+            Change::Lifted(_) => None,
+        });
+        let unwritten: Vec<_> = lock(&self.unwritten)
+            .iter()
+            .map(|ban| ban.network)
+            .collect();
+        let known: HashSet<_> = rows.chain(unwritten).collect();
+        let young = Utc::now() - WINDOW;
+        self.write()
+            .retain(|ban| known.contains(&ban.network) || ban.created_at > young);
     }
 
     /// Writes what was imposed here; gives what the others may not know yet.
@@ -283,14 +304,11 @@ impl Bans {
         let mut pipe = redis::pipe();
         if tell_all {
             let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+            // At once, and without what is over or was lifted while nobody could say so.
+            pipe.atomic().cmd("DEL").arg(SET).ignore();
             for ban in known.all() {
                 add(&mut pipe, ban);
             }
-            pipe.cmd("ZREMRANGEBYSCORE")
-                .arg(SET)
-                .arg("-inf")
-                .arg(Utc::now().timestamp())
-                .ignore();
         }
         for ban in &news {
             add(&mut pipe, ban);

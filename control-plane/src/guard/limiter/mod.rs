@@ -102,18 +102,14 @@ impl Limiter {
             let mut connection = self.client.get_multiplexed_async_connection().await?;
             let now: (u64, u64) = redis::cmd("TIME").query_async(&mut connection).await?;
             let now = now.0 * 1000 + now.1 / 1000;
-            let mut standings = Vec::with_capacity(asked.len());
-            for Asked { key, limit } in asked {
-                let moments: Vec<u64> = redis::cmd("LRANGE")
-                    .arg(key.in_redis())
-                    .arg(0)
-                    .arg(-1)
-                    .query_async(&mut connection)
-                    .await?;
-                let mut window = Window::from_iter(moments);
-                standings.push(window.look(limit, now));
+            let mut pipe = redis::pipe();
+            for asked in asked {
+                pipe.cmd("LRANGE").arg(asked.key.in_redis()).arg(0).arg(-1);
             }
-            redis::RedisResult::Ok(standings)
+            let moments: Vec<Vec<u64>> = pipe.query_async(&mut connection).await?;
+            let windows = moments.into_iter().map(Window::from_iter).zip(asked);
+            let standings = windows.map(|(mut window, asked)| window.look(&asked.limit, now));
+            redis::RedisResult::Ok(standings.collect())
         };
         timeout(REDIS_TIMEOUT, looking).await.ok()?.ok()
     }
