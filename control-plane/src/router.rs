@@ -71,10 +71,12 @@ pub fn app(
         .app_data(documentation.clone())
         .app_data(Series::default())
         .configure(input::configure)
-        // Before the scopes, which take every path below theirs.
-        .configure(docs::configure)
-        .configure(accounts::recovery::pages)
+        // Services are compared with a path in this order, and a scope takes every path below its own:
+        // what is asked for most comes first.
+        .configure(docs::document)
         .configure(|config| documented(&mut ServiceConfig::new(config)))
+        .configure(docs::pages)
+        .configure(accounts::recovery::pages)
         .configure(|config| aliases(&mut ServiceConfig::new(config)))
         .default_service(web::to(unmatched))
         .wrap(from_fn({

@@ -16,7 +16,7 @@ use utoipa::{Modify, OpenApi as _};
 use self::examples::Schemas;
 use crate::error::ErrorEnvelope;
 
-pub use pages::{DOCUMENT, configure};
+pub use pages::{DOCUMENT, document, pages};
 
 /// What operations are grouped by.
 const TAGS: [(&str, &str); 9] = [

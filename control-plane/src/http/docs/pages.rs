@@ -36,8 +36,13 @@ const AN_HOUR: (HeaderName, HeaderValue) = (
     HeaderValue::from_static("public, max-age=3600"),
 );
 
-/// `/docs`, `/redoc` and the document.
-pub fn configure(config: &mut web::ServiceConfig) {
+/// The document itself. It lies below the API's scope and goes before it.
+pub fn document(config: &mut web::ServiceConfig) {
+    config.route(DOCUMENT, web::get().to(show_document));
+}
+
+/// `/docs` and `/redoc`.
+pub fn pages(config: &mut web::ServiceConfig) {
     let policy = || DefaultHeaders::new().add((CONTENT_SECURITY_POLICY, PAGE_POLICY));
     let ui = SwaggerUi::new("/{_:.*}").config(Config::from(DOCUMENT));
     let redoc = web::scope("/redoc")
@@ -47,13 +52,12 @@ pub fn configure(config: &mut web::ServiceConfig) {
         .route("/init.js", web::get().to(redoc_start))
         .route("/redoc-2.5.4.js", web::get().to(redoc_bundle));
     config
-        .route(DOCUMENT, web::get().to(document))
         .service(web::redirect("/docs", "/docs/"))
         .service(web::scope("/docs").wrap(policy()).service(ui))
         .service(redoc);
 }
 
-async fn document(documentation: web::Data<Documentation>) -> HttpResponse {
+async fn show_document(documentation: web::Data<Documentation>) -> HttpResponse {
     HttpResponse::Ok()
         .content_type(ContentType::json())
         .body(documentation.json())
