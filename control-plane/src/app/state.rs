@@ -69,6 +69,8 @@ pub enum StateError {
 
 impl AppState {
     pub fn new(config: Config) -> Result<Self, StateError> {
+        // Before everything that keeps a handle of it.
+        let metrics = metrics::recorder()?;
         let db = db::connect(
             config.database.url.expose_secret(),
             config.database.pool_size,
@@ -103,7 +105,7 @@ impl AppState {
                 &*config.app.keys.derive(guard::KEY_LABEL),
             ),
             revocations: Revocations::new(redis, config.tokens.access_token_life),
-            metrics: metrics::recorder()?,
+            metrics,
             jobs: Bell::default(),
             replica,
             shutdown,

@@ -80,7 +80,7 @@ async fn admit(
     lane: &Rc<Lane>,
     request: &ServiceRequest,
 ) -> Result<Admitted, Refusal> {
-    let (guard, began) = (state.guard(), Instant::now());
+    let guard = state.guard();
     let group = Group::of(request.match_info().as_str());
     let proxies = &state.config().http.trusted_proxies;
     let client = request
@@ -93,6 +93,7 @@ async fn admit(
             budget: Some(Budget::full(guard.limit_of(group).capacity())),
         });
     };
+    let began = Instant::now();
     if client.speaks_for_others && client.address.is_loopback() {
         warn_of_a_proxy();
     }
@@ -121,7 +122,6 @@ async fn admit(
             budget,
         });
     }
-    metrics::histogram!("guard_seconds").record(began.elapsed());
     guard.census.passed(group, began.elapsed());
     Ok(Admitted {
         subject: Some(subject),

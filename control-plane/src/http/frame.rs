@@ -141,8 +141,11 @@ fn add_headers(response: &mut ServiceResponse, id: &RequestId) {
 
 fn add_missing<const N: usize>(headers: &mut HeaderMap, defaults: [Header; N]) {
     for (name, value) in defaults {
-        if !headers.contains_key(&name) {
-            headers.insert(name, value);
+        // One look-up where, as nearly always, the handler brought none of its own.
+        let mut own = headers.insert(name.clone(), value);
+        if let Some(first) = own.next() {
+            headers.insert(name.clone(), first);
+            own.for_each(|another| headers.append(name.clone(), another));
         }
     }
 }
