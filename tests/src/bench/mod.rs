@@ -2,12 +2,15 @@
 
 pub mod bare;
 pub mod node;
+pub mod people;
 pub mod web;
 pub mod wrk;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::Args;
 use serde::Serialize;
 
 /// Latencies of one run.
@@ -108,8 +111,33 @@ impl Row {
     }
 }
 
+/// Where the figures go, and what follows from a missed goal.
+#[derive(Debug, Args)]
+pub struct Report {
+    /// Where the figures go [default: target/bench/NAME.json]
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// Fail when a goal is missed
+    #[arg(long)]
+    check: bool,
+}
+
+impl Report {
+    /// Ends the benchmark of this name.
+    pub fn end(&self, name: &str, rows: &[Row]) -> anyhow::Result<ExitCode> {
+        let usual = || Path::new("target/bench").join(name).with_extension("json");
+        report(rows, &self.out.clone().unwrap_or_else(usual))?;
+        let missed = rows.iter().any(|row| row.holds == Some(false));
+        Ok(if missed && self.check {
+            ExitCode::FAILURE
+        } else {
+            ExitCode::SUCCESS
+        })
+    }
+}
+
 /// Prints the rows, and writes them as JSON.
-pub fn report(rows: &[Row], path: &Path) -> anyhow::Result<()> {
+fn report(rows: &[Row], path: &Path) -> anyhow::Result<()> {
     let width = rows.iter().map(|row| row.name.len()).max().unwrap_or(0);
     for row in rows {
         let verdict = match (&row.goal, row.holds) {

@@ -1,7 +1,7 @@
 //! What benchmarks of the API share: processes on cores of their own, and what requests cost besides time.
 
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -14,6 +14,22 @@ use crate::api::Client;
 use crate::lab::Process;
 use crate::redis::shared_url;
 use crate::{TestDb, wait_until};
+
+/// Runs of each; what is compared takes turns.
+pub const ROUNDS: usize = 11;
+/// A share of the requests by which what is counted beside them may differ: the plane's own upkeep asks
+/// Postgres a few times a second meanwhile, and what is under way when a run ends is not among its answers.
+pub const TOLERANCE: f64 = 0.02;
+
+/// The benchmark, or the bare server that it started.
+pub fn main(run: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
+    if let Ok(settings) = std::env::var(bare::VARIABLE) {
+        let serving = bare::serve(serde_json::from_str(&settings)?);
+        actix_web::rt::System::new().block_on(serving)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    tokio::runtime::Runtime::new()?.block_on(run)
+}
 
 /// What the plane spent, by those who were asked.
 #[derive(Debug, Default, Clone, Copy)]

@@ -17,15 +17,16 @@ use serde_json::json;
 use shared::ids::UserId;
 use tests::TestDb;
 use tests::api::Client;
-use tests::bench::bare::{self, BareSettings};
-use tests::bench::web::{Counted, bare_process, median, median_share, pin};
+use tests::bench::bare::BareSettings;
+use tests::bench::web::{
+    self, Counted, ROUNDS, TOLERANCE, bare_process, median, median_share, pin,
+};
 use tests::bench::wrk::{Load, Target, Wrk};
-use tests::bench::{Goal, Row, report};
+use tests::bench::{Goal, Report, Row};
 use tests::lab::{Plane, PlaneSettings, Process};
 use tests::redis::free_port;
 
 const POOL_SIZE: u32 = 16;
-const ROUNDS: usize = 11;
 /// A token works once: each answer brings the next.
 const REFRESHING: &str = r#"
 local tokens = { TOKENS }
@@ -53,21 +54,12 @@ struct Arguments {
     /// How many servers the list has
     #[arg(long, default_value_t = 20)]
     servers: usize,
-    /// Where the figures go
-    #[arg(long, default_value = "target/bench/api.json")]
-    out: PathBuf,
-    /// Fail when a goal is missed
-    #[arg(long)]
-    check: bool,
+    #[command(flatten)]
+    report: Report,
 }
 
 fn main() -> anyhow::Result<ExitCode> {
-    if let Ok(settings) = std::env::var(bare::VARIABLE) {
-        let serving = bare::serve(serde_json::from_str(&settings)?);
-        actix_web::rt::System::new().block_on(serving)?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    tokio::runtime::Runtime::new()?.block_on(run())
+    web::main(run())
 }
 
 async fn run() -> anyhow::Result<ExitCode> {
@@ -78,13 +70,7 @@ async fn run() -> anyhow::Result<ExitCode> {
     for route in Route::ALL {
         rows.extend(bench.measure(route).await?);
     }
-    report(&rows, &arguments.out)?;
-    let missed = rows.iter().any(|row| row.holds == Some(false));
-    Ok(if missed && arguments.check {
-        ExitCode::FAILURE
-    } else {
-        ExitCode::SUCCESS
-    })
+    arguments.report.end("api", &rows)
 }
 
 /// What is measured.
@@ -225,8 +211,7 @@ impl Bench {
             Row::new(name("bare actix, p99"), bare.p99_ms, "ms"),
             Row::new(name("ours of same round trips"), share, "").goal(Goal::AtLeast(SHARE)),
             match route.queries() {
-                // The plane's own upkeep asks Postgres a few times a second meanwhile.
-                Some(most) => queries.goal(Goal::AtMost(most + 0.02)),
+                Some(most) => queries.goal(Goal::AtMost(most + TOLERANCE)),
                 None => queries,
             },
             Row::new(name("Redis round trips"), counted.commands(), "/request"),

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -22,7 +21,7 @@ use serde_json::json;
 use shared::ids::UserId;
 use shared::wireguard::PrivateKey;
 use tests::api::{Client, Reply, Tunnel, server_timing};
-use tests::bench::{Goal, Row, Samples, count, report};
+use tests::bench::{Goal, Report, Row, Samples, count};
 use tests::lab::{Plane, PlaneSettings, Stage};
 use tests::sim::SimConfig;
 use tests::{SimNode, TestDb};
@@ -42,12 +41,8 @@ struct Arguments {
     /// How long each number of clients connects
     #[arg(long, default_value_t = 5)]
     seconds: u64,
-    /// Where the figures go
-    #[arg(long, default_value = "target/bench/connect.json")]
-    out: PathBuf,
-    /// Fail when a goal is missed
-    #[arg(long)]
-    check: bool,
+    #[command(flatten)]
+    report: Report,
 }
 
 #[tokio::main]
@@ -91,13 +86,7 @@ async fn main() -> anyhow::Result<ExitCode> {
         println!("no rows with a real agent: it needs network namespaces, and they need root");
     }
 
-    report(&rows, &arguments.out)?;
-    let missed = rows.iter().any(|row| row.holds == Some(false));
-    Ok(if missed && arguments.check {
-        ExitCode::FAILURE
-    } else {
-        ExitCode::SUCCESS
-    })
+    arguments.report.end("connect", &rows)
 }
 
 /// The whole way: an agent with its ledger and its interface in a namespace, over TLS. Each

@@ -21,7 +21,7 @@ use tests::bench::node::{
     Moving, NodeProcess, Plane, RawSocket, SUBNET, SUBNET_V6, Session, configuration, output, peer,
     snapshot, timed,
 };
-use tests::bench::{Goal, Row, Samples, count, milliseconds, report};
+use tests::bench::{Goal, Report, Row, Samples, count, milliseconds};
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
@@ -47,12 +47,8 @@ struct Arguments {
     /// Leave out the plain deletion of an interface, which takes minutes
     #[arg(long)]
     no_plain_deletion: bool,
-    /// Where the figures go
-    #[arg(long, default_value = "target/bench/node.json")]
-    out: PathBuf,
-    /// Fail when a goal is missed
-    #[arg(long)]
-    check: bool,
+    #[command(flatten)]
+    report: Report,
 }
 
 #[tokio::main]
@@ -66,13 +62,7 @@ async fn main() -> anyhow::Result<ExitCode> {
     rows.extend(bench.restart().await?);
     rows.extend(bench.stats_cycle().await?);
     rows.extend(bench.teardown()?);
-    report(&rows, &bench.arguments.out)?;
-    let missed = rows.iter().any(|row| row.holds == Some(false));
-    Ok(if missed && bench.arguments.check {
-        ExitCode::FAILURE
-    } else {
-        ExitCode::SUCCESS
-    })
+    bench.arguments.report.end("node", &rows)
 }
 
 struct Bench {
