@@ -7,6 +7,7 @@ pub mod cli;
 pub mod config;
 pub mod db;
 pub mod error;
+mod files;
 pub mod fleet;
 pub mod guard;
 pub mod health;
