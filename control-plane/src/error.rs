@@ -67,6 +67,8 @@ codes! {
     EmailNotVerified = "EMAIL_NOT_VERIFIED", FORBIDDEN, "The address of this account is not verified yet";
     /// Every request of the address is refused for a time, see `Retry-After`.
     AddressBanned = "ADDRESS_BANNED", FORBIDDEN, "Requests from this address are refused";
+    /// By the country that the address is in.
+    CountryRefused = "COUNTRY_REFUSED", FORBIDDEN, "This service is not available where you are";
     HttpsRequired = "HTTPS_REQUIRED", FORBIDDEN, "This service is reached over HTTPS only";
     DeviceLimit = "DEVICE_LIMIT", FORBIDDEN, "Your plan's number of devices is in use";
     PlanRequired = "PLAN_REQUIRED", FORBIDDEN, "Your plan does not include this";

@@ -3,6 +3,8 @@
 use std::io::Write;
 use std::process::{Command, Stdio};
 
+use control_plane::config::Variables;
+
 use crate::lab::binary;
 use crate::variables;
 
@@ -26,12 +28,34 @@ impl Said {
 
 /// Runs `control-plane` over a database, or without any configuration.
 pub async fn control_plane(database: Option<&str>, arguments: &[&str], input: &str) -> Said {
+    run(
+        database.map(variables).unwrap_or_default(),
+        arguments,
+        input,
+    )
+    .await
+}
+
+/// Runs `control-plane` over a database with more settings.
+pub async fn control_plane_with(
+    database: &str,
+    settings: &[(&str, String)],
+    arguments: &[&str],
+) -> Said {
+    let mut variables = variables(database);
+    for (name, value) in settings {
+        variables.insert((*name).to_owned(), value.clone());
+    }
+    run(variables, arguments, "").await
+}
+
+async fn run(variables: Variables, arguments: &[&str], input: &str) -> Said {
     let mut command = Command::new(binary("CONTROL_PLANE_BIN", "control-plane"));
     command
         .args(arguments)
         .env_clear()
         .current_dir(std::env::temp_dir())
-        .envs(database.map(variables).unwrap_or_default())
+        .envs(variables)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());

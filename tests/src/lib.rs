@@ -20,6 +20,7 @@ pub mod db;
 pub mod faults;
 pub mod lab;
 pub mod mail;
+pub mod mmdb;
 pub mod redis;
 pub mod sim;
 pub mod wait;

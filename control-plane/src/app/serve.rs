@@ -16,6 +16,7 @@ use super::state::{AppState, StateError};
 use super::{metrics, tls, upkeep};
 use crate::config::Config;
 use crate::db::{self, MigrationError};
+use crate::guard::CountryError;
 use crate::jobs::{self, Handlers};
 use crate::mail::{MailError, Postman};
 use crate::router::{self, Documentation};
@@ -39,6 +40,8 @@ pub enum StartError {
     Mail(#[from] MailError),
     #[error(transparent)]
     Tls(#[from] tls::TlsError),
+    #[error(transparent)]
+    Country(#[from] CountryError),
     #[error("cannot listen on {address} ({variables})")]
     Listen {
         address: SocketAddr,
@@ -54,7 +57,7 @@ pub struct Application;
 impl Application {
     /// Brings everything up. Needs a multi-thread runtime and rustls's provider installed.
     pub async fn start(config: Config) -> Result<RunningApp, StartError> {
-        let state = web::Data::new(AppState::new(config)?);
+        let state = state(config)?;
         dependencies::wait(state.config()).await?;
         migrate(state.config()).await?;
         let handlers = Handlers::new(vec![Box::new(Postman::new(state.config())?)]);
@@ -133,6 +136,12 @@ impl RunningApp {
         self.metrics_handle.stop(false).await;
         tracing::info!("stopped");
     }
+}
+
+fn state(config: Config) -> Result<web::Data<AppState>, StartError> {
+    let mut state = AppState::new(config)?;
+    state.load()?;
+    Ok(web::Data::new(state))
 }
 
 async fn migrate(config: &Config) -> Result<(), StartError> {

@@ -17,7 +17,7 @@ use crate::config::Config;
 use crate::db::{self, Pool, RedisPool};
 use crate::fleet::identity::{Identity, IdentityError};
 use crate::fleet::{self, Fleet};
-use crate::guard::{self, Guard};
+use crate::guard::{self, CountryError, Guard};
 use crate::jobs::Bell;
 use crate::operators::{self, Authority};
 use crate::secrets::{KeyRing, SealError};
@@ -113,6 +113,11 @@ impl AppState {
             tasks: TaskTracker::new(),
             config,
         })
+    }
+
+    /// Reads the files that requests are judged by, which building it does not.
+    pub(super) fn load(&mut self) -> Result<(), CountryError> {
+        self.guard.load()
     }
 
     #[must_use]

@@ -9,6 +9,7 @@ use super::print;
 use crate::app::{AppState, StartError, check_tls, reach_postgres, reach_redis};
 use crate::config::{Config, HttpConfig, Origin};
 use crate::db;
+use crate::guard::check_countries;
 
 /// One thing looked at: what is wrong with it and how to mend that, if anything is.
 struct Finding {
@@ -81,6 +82,7 @@ async fn examine(config: &Config) -> Vec<Finding> {
         "start Redis, or correct REDIS_URL or REDIS_HOST and REDIS_PORT",
     ));
     findings.extend(listeners(&config.http));
+    findings.extend(files(config));
     findings
 }
 
@@ -94,7 +96,7 @@ async fn migrations(config: &Config) -> Finding {
 }
 
 fn listeners(config: &HttpConfig) -> Vec<Finding> {
-    let mut findings = vec![
+    vec![
         Finding::new(
             "API port",
             TcpListener::bind(SocketAddr::new(config.host, config.port)),
@@ -105,13 +107,23 @@ fn listeners(config: &HttpConfig) -> Vec<Finding> {
             TcpListener::bind(SocketAddr::new(config.metrics_host, config.metrics_port)),
             "stop what listens there, or change METRICS_HOST and METRICS_PORT",
         ),
-    ];
-    if let Some(files) = &config.tls {
-        findings.push(Finding::new(
+    ]
+}
+
+fn files(config: &Config) -> Vec<Finding> {
+    let tls = config.http.tls.as_ref().map(|files| {
+        Finding::new(
             "TLS",
             check_tls(files),
             "give TLS_CERT_FILE and TLS_KEY_FILE readable PEM files that belong together",
-        ));
-    }
-    findings
+        )
+    });
+    let countries = config.guard.country.as_ref().map(|country| {
+        Finding::new(
+            "countries",
+            check_countries(country),
+            "give COUNTRY_DB_FILE a readable MMDB file with countries, such as GeoLite2-Country.mmdb",
+        )
+    });
+    tls.into_iter().chain(countries).collect()
 }

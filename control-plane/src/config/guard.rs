@@ -1,10 +1,12 @@
-//! Protection against abuse: what may pass, whom it does not concern, and what is banned for how long.
+//! Protection against abuse: what may pass, whom it does not concern, what is banned for how long, who is
+//! refused by country.
 
 use std::fmt;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::country::CountryConfig;
 use super::reader::{Reader, as_network, parse_duration, split};
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -107,8 +109,10 @@ pub struct GuardConfig {
     pub address: Limit,
     pub flood: Threshold,
     pub suspicion: Threshold,
-    /// Neither limited nor banned.
+    /// Neither limited, banned, nor refused by country.
     pub whitelist: Vec<IpNet>,
+    /// Whom to refuse by country, if anybody.
+    pub country: Option<CountryConfig>,
     /// Whether limits tighten while the host is loaded.
     pub adaptive: bool,
     /// How long a request waits for Redis before this process decides by itself.
@@ -149,6 +153,7 @@ impl GuardConfig {
                 ban: reader.duration("SUSPICIOUS_ACTIVITY_BAN", HOUR / 2),
             },
             whitelist: networks(reader, "DDOS_WHITELIST_IPS", "127.0.0.1,::1"),
+            country: CountryConfig::read(reader),
             adaptive: reader.flag("RATE_LIMIT_ADAPTIVE", true),
             redis_patience: reader
                 .milliseconds("RATE_LIMIT_REDIS_TIMEOUT_MS", Duration::from_millis(50)),

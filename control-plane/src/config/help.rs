@@ -156,7 +156,7 @@ pub const VARIABLES: &[(&str, &str)] = &[
     ("DDOS_BAN_DURATION", "for how long [1h]"),
     (
         "DDOS_WHITELIST_IPS",
-        "addresses and networks that are neither limited nor banned [127.0.0.1,::1]",
+        "addresses and networks that are neither limited, banned nor refused by country [127.0.0.1,::1]",
     ),
     (
         "SUSPICIOUS_ACTIVITY_THRESHOLD",
@@ -164,6 +164,22 @@ pub const VARIABLES: &[(&str, &str)] = &[
     ),
     ("SUSPICIOUS_ACTIVITY_WINDOW", "within this time [5m]"),
     ("SUSPICIOUS_ACTIVITY_BAN", "for how long [30m]"),
+    (
+        "COUNTRY_DB_FILE",
+        "MMDB file that knows the countries of addresses; with COUNTRY_DENY or COUNTRY_ALLOW",
+    ),
+    (
+        "COUNTRY_DENY",
+        "codes of the countries that are refused, such as KP,IR",
+    ),
+    (
+        "COUNTRY_ALLOW",
+        "codes of the only countries that are not refused",
+    ),
+    (
+        "COUNTRY_UNKNOWN",
+        "allow or deny: addresses whose country the file does not know [allow]",
+    ),
     (
         "TLS_CERT_FILE",
         "PEM file; with TLS_KEY_FILE the API speaks HTTPS",

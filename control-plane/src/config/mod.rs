@@ -6,6 +6,7 @@
 
 mod accounts;
 mod app;
+mod country;
 mod database;
 mod guard;
 mod help;
@@ -24,6 +25,7 @@ use std::collections::BTreeMap;
 
 pub use accounts::AccountsConfig;
 pub use app::AppConfig;
+pub use country::{CountryCode, CountryConfig, CountryRule};
 pub use database::DatabaseConfig;
 pub use guard::{GroupLimits, GuardConfig, Limit, Threshold};
 pub use help::{VARIABLES, help};

@@ -102,6 +102,11 @@ impl Census {
         }
     }
 
+    /// Counts a request that was refused for where it came from. Its sender did nothing, so they are not listed.
+    pub(super) fn turned_away(&self, group: Group) {
+        self.count(group, |counts| &counts.refused);
+    }
+
     fn count(&self, group: Group, which: impl FnOnce(&Counts) -> &AtomicU64) {
         let mut groups = Group::ALL.iter().zip(&self.groups);
         if let Some((_, counts)) = groups.find(|(other, _)| **other == group) {

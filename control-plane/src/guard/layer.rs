@@ -48,8 +48,8 @@ struct Refusal {
     budget: Option<Budget>,
 }
 
-/// The layer: refuses who is banned, floods or has no room, tells the rest how they stand, and takes note of
-/// what fails as only guessing fails.
+/// The layer: refuses who is banned, floods, is in a refused country or has no room, tells the rest how they
+/// stand, and takes note of what fails as only guessing fails.
 pub(crate) async fn protect(
     state: &AppState,
     lane: &Rc<Lane>,
@@ -98,12 +98,7 @@ async fn admit(
         warn_of_a_proxy();
     }
     let subject = Subject::of(client.address);
-    if guard.config.detection_enabled {
-        unless_banned(guard, client.address, subject).inspect_err(|_| {
-            metrics::counter!("guard_refused_total", "why" => "banned").increment(1);
-            guard.census.refused(group, subject);
-        })?;
-    }
+    unless_unwelcome(guard, group, client.address, subject)?;
     if !guard.config.limits_enabled {
         return Ok(Admitted {
             subject: Some(subject),
@@ -138,6 +133,31 @@ fn warn_of_a_proxy() {
              name it in TRUSTED_PROXIES"
         );
     });
+}
+
+/// Whether the sender is refused whatever they ask. A flood from a refused country is a flood: it is counted before.
+fn unless_unwelcome(
+    guard: &Guard,
+    group: Group,
+    address: IpAddr,
+    subject: Subject,
+) -> Result<(), Refusal> {
+    if guard.config.detection_enabled {
+        unless_banned(guard, address, subject).inspect_err(|_| {
+            metrics::counter!("guard_refused_total", "why" => "banned").increment(1);
+            guard.census.refused(group, subject);
+        })?;
+    }
+    if guard.countries.refuse(group, address) {
+        metrics::counter!("guard_refused_total", "why" => "country").increment(1);
+        guard.census.turned_away(group);
+        return Err(Refusal {
+            code: Code::CountryRefused,
+            wait: None,
+            budget: None,
+        });
+    }
+    Ok(())
 }
 
 /// Whether the sender is banned already, or by this very request.

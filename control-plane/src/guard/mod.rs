@@ -1,13 +1,15 @@
 //! Protection against abuse. Before a handler every request passes, in this order: is its sender banned,
-//! does it flood, is there room in the windows of its address and, where it shows a valid token, of its user.
+//! does it flood, is its country refused, is there room in the windows of its address and, where it shows a valid
+//! token, of its user.
 //!
-//! What must hold: a banned sender and one without room cost no round trip; any other request costs one, to
-//! Redis, and none of them fails because Redis does. Addresses are in the bans alone: windows and counts are
-//! kept under a keyed hash, and nothing is logged.
+//! What must hold: a sender who is banned, refused by country or without room costs no round trip; any other
+//! request costs one, to Redis, and none of them fails because Redis does. Addresses are in the bans alone: windows
+//! and counts are kept under a keyed hash, and nothing is logged.
 
 mod address;
 mod bans;
 mod census;
+mod country;
 mod group;
 mod layer;
 mod limiter;
@@ -30,6 +32,8 @@ use uuid::Uuid;
 
 pub(crate) use self::address::Client;
 pub(crate) use self::bans::forget;
+pub use self::country::CountryError;
+pub(crate) use self::country::check as check_countries;
 pub(crate) use self::layer::protect;
 pub(crate) use self::limiter::Lane;
 pub use self::routes::routes;
@@ -37,6 +41,7 @@ pub use self::routes::routes;
 use self::address::Subject;
 use self::bans::{Ban, Bans, Reason};
 use self::census::{Census, Report};
+use self::country::Countries;
 use self::group::Group;
 use self::limiter::{Asked, Key, Limiter};
 use self::load::Throttle;
@@ -62,6 +67,7 @@ pub struct Guard {
     failures: Tally,
     throttle: Throttle,
     census: Census,
+    countries: Countries,
     client: redis::Client,
     mask: hmac::Key,
 }
@@ -89,9 +95,16 @@ impl Guard {
             mask: hmac::Key::new(hmac::HMAC_SHA256, secret),
             throttle: Throttle::default(),
             census: Census::default(),
+            countries: Countries::default(),
             client,
             config,
         }
+    }
+
+    /// Reads the file of countries. Whoever answers no requests does without.
+    pub(crate) fn load(&mut self) -> Result<(), CountryError> {
+        self.countries = Countries::load(self.config.country.as_ref())?;
+        Ok(())
     }
 
     /// A worker's way to the limits.
@@ -106,6 +119,7 @@ impl Guard {
             self.bans.run(shutdown),
             shutdown.run_until_cancelled(self.limiter.listen()),
             self.follow_load(shutdown),
+            Box::pin(self.countries.run(shutdown)),
             self.census.run(&self.client, shutdown),
             self.floods.run(&self.client, shutdown, name, |it| self
                 .impose(it, &self.floods)),
@@ -120,7 +134,7 @@ impl Guard {
         }
     }
 
-    /// Neither limited nor banned. Who speaks for others is not: the list means the peer itself.
+    /// Neither limited, banned, nor refused by country. Who speaks for others is not: the list means the peer itself.
     fn is_whitelisted(&self, client: &Client) -> bool {
         !client.speaks_for_others
             && self

@@ -9,6 +9,7 @@ mod accounts;
 mod admin_servers;
 mod client_config;
 mod connect;
+mod country;
 mod devices;
 mod directions;
 mod disconnect;
