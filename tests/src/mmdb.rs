@@ -24,7 +24,7 @@ pub fn mmdb(kind: &str, records: &[(&str, Value)]) -> Vec<u8> {
     write(IpVersion::V6, kind, records, within_ipv6)
 }
 
-/// One that knows IPv4 alone.
+/// One that knows IPv4 alone, and has no description, as some do without.
 #[must_use]
 pub fn mmdb_of_ipv4(kind: &str, records: &[(&str, Value)]) -> Vec<u8> {
     let as_it_is = |network: IpNet| IpAddrWithMask::new(network.addr(), network.prefix_len());
@@ -54,8 +54,10 @@ fn write(
     metadata.ip_version = version;
     metadata.binary_format_major_version = 2;
     kind.clone_into(&mut metadata.database_type);
-    let description = "Made by a test".to_owned();
-    metadata.description.insert("en".to_owned(), description);
+    if matches!(version, IpVersion::V6) {
+        let description = "Made by a test".to_owned();
+        metadata.description.insert("en".to_owned(), description);
+    }
     for (network, record) in records {
         let data = database.insert_value(record).expect("it can be written");
         database.insert_node(place(network.parse().expect("a network")), data);

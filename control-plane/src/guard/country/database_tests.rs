@@ -55,8 +55,6 @@ fn an_address_is_in_the_country_of_its_nearest_network(
 #[case::small(json!({ "country_code": "de" }), Some("DE"))]
 #[case::a_name(json!({ "country": "Germany" }), None)]
 #[case::nothing(json!({}), None)]
-#[case::a_number(json!({ "country": 49 }), None)]
-#[case::a_text(json!("DE"), None)]
 fn every_vendor_is_understood(#[case] record: Value, #[case] expected: Option<&str>) {
     // Another network makes it a file that knows countries.
     let known = json!({ "country": { "iso_code": "FR" } });
@@ -66,7 +64,7 @@ fn every_vendor_is_understood(#[case] record: Value, #[case] expected: Option<&s
 }
 
 #[test]
-fn a_file_of_ipv4_does_not_know_ipv6() {
+fn a_file_of_ipv4_without_a_description_does_not_know_ipv6() {
     let records = [("203.0.113.0/24", json!({ "country_code": "KP" }))];
     let database = Database::new(mmdb_of_ipv4("any", &records)).unwrap();
     assert_eq!(country(&database, "203.0.113.9").as_deref(), Some("KP"));
@@ -88,9 +86,26 @@ fn a_file_without_countries_is_refused_by_its_type() {
     );
 }
 
-#[test]
-fn no_part_of_a_file_is_a_file() {
-    let file = geolite(&[("203.0.113.0/24", "KP"), ("2001:db8::/32", "DE")]);
+#[rstest]
+#[case::a_number(json!({ "country": 49 }))]
+#[case::a_text(json!("DE"))]
+fn records_of_another_kind_are_refused(#[case] record: Value) {
+    let known = json!({ "country": { "iso_code": "FR" } });
+    let records = [("192.0.2.0/24", known), ("203.0.113.0/24", record)];
+    let error = Database::new(mmdb("any", &records)).unwrap_err();
+    assert!(matches!(error, CountryError::Damaged(_)), "{error}");
+}
+
+/// One that `verify` looks at, and one that has no description.
+fn files() -> [Vec<u8>; 2] {
+    let records = [("203.0.113.0/24", json!({ "country_code": "KP" }))];
+    let geolite = geolite(&[("203.0.113.0/24", "KP"), ("2001:db8::/32", "DE")]);
+    [geolite, mmdb_of_ipv4("any", &records)]
+}
+
+#[rstest]
+fn no_part_of_a_file_is_a_file(#[values(0, 1)] which: usize) {
+    let file = &files()[which];
     for length in 0..file.len() {
         let error = Database::new(file[..length].to_vec()).unwrap_err();
         assert!(
@@ -101,9 +116,9 @@ fn no_part_of_a_file_is_a_file() {
 }
 
 /// Whatever happens to one byte, the file is refused or read; nothing panics.
-#[test]
-fn damage_is_refused_or_harmless() {
-    let file = geolite(&[("203.0.113.0/24", "KP")]);
+#[rstest]
+fn damage_is_refused_or_harmless(#[values(0, 1)] which: usize) {
+    let file = &files()[which];
     let addresses = ["203.0.113.9", "198.51.100.1", "2001:db8::1"].map(|it| it.parse().unwrap());
     for place in 0..file.len() {
         for value in [0, 1, 0x7f, 0x80, 0xff] {
