@@ -9,6 +9,7 @@ use std::error::Error as StdError;
 use std::fmt;
 
 use actix_web::http::StatusCode;
+use actix_web::http::header::{HeaderValue, RETRY_AFTER};
 use actix_web::{HttpResponse, ResponseError};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -116,6 +117,8 @@ pub struct ApiError {
     code: Code,
     message: Cow<'static, str>,
     details: Vec<Detail>,
+    /// Seconds after which it may work.
+    retry_after: Option<u64>,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
@@ -126,6 +129,7 @@ impl ApiError {
             code,
             message: Cow::Borrowed(code.message()),
             details: Vec::new(),
+            retry_after: None,
             source: None,
         }
     }
@@ -153,6 +157,13 @@ impl ApiError {
         self
     }
 
+    /// Seconds after which it may work, for `Retry-After`.
+    #[must_use]
+    pub const fn with_retry_after(mut self, seconds: u64) -> Self {
+        self.retry_after = Some(seconds);
+        self
+    }
+
     /// `INVALID_INPUT` that names one field.
     #[must_use]
     pub fn invalid(field: impl Into<String>, message: impl Into<String>) -> Self {
@@ -167,6 +178,11 @@ impl ApiError {
     #[must_use]
     pub const fn code(&self) -> Code {
         self.code
+    }
+
+    #[must_use]
+    pub const fn retry_after(&self) -> Option<u64> {
+        self.retry_after
     }
 
     /// What the caller reads.
@@ -251,7 +267,12 @@ impl ResponseError for ApiError {
 
     /// Without a body: the request-id middleware writes the envelope.
     fn error_response(&self) -> HttpResponse {
-        HttpResponse::new(self.status_code())
+        let mut response = HttpResponse::new(self.status_code());
+        if let Some(seconds) = self.retry_after {
+            let seconds = HeaderValue::from(seconds);
+            response.headers_mut().insert(RETRY_AFTER, seconds);
+        }
+        response
     }
 }
 

@@ -66,8 +66,10 @@ pub fn app(
         InitError = (),
     > + use<>,
 > {
+    let lane = Rc::new(state.guard().lane());
     App::new()
         .app_data(state.clone())
+        .app_data(Rc::clone(&lane))
         .app_data(documentation.clone())
         .app_data(Series::default())
         .configure(input::configure)
@@ -83,7 +85,7 @@ pub fn app(
             let around = Rc::new(Around {
                 state: state.clone(),
                 documentation: documentation.clone(),
-                lane: Rc::new(state.guard().lane()),
+                lane,
             });
             move |request, next| layers(Rc::clone(&around), request, next)
         }))

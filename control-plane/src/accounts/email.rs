@@ -19,7 +19,7 @@ pub struct InvalidEmail;
 
 impl Email {
     pub fn parse(text: &str) -> Result<Self, InvalidEmail> {
-        let text = text.trim().to_lowercase();
+        let text = normalised(text);
         if text.len() > MAX_LENGTH {
             return Err(InvalidEmail);
         }
@@ -31,6 +31,11 @@ impl Email {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+/// The form in which addresses are compared, of whatever somebody typed.
+pub(super) fn normalised(text: &str) -> String {
+    text.trim().to_lowercase()
 }
 
 /// A rule for garde.

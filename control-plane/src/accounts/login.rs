@@ -4,14 +4,16 @@ use chrono::{DateTime, Utc};
 use diesel_async::AsyncConnection;
 use secrecy::{ExposeSecret, SecretString};
 
+use super::email::normalised;
 use super::passwords::Verdict;
 use super::profile::Profile;
 use super::sessions::{self, NewSession, Tokens};
 use super::store::Credentials;
-use super::{Email, mfa, password_change, store};
+use super::{Email, guessing, mfa, password_change, places, store};
 use crate::app::AppState;
 use crate::audit::{self, Action, Actor, Event, Subject};
 use crate::error::{ApiError, Code};
+use crate::guard::{Caller, LoginPlace};
 use crate::http::RequestId;
 
 /// What somebody proves themself with.
@@ -29,6 +31,8 @@ pub(crate) struct Authenticated {
     /// Of the password that was proved. What the login opens is opened only while it is still this,
     /// so that a login on its way does not outlive a change of the password.
     pub(crate) password_hash: String,
+    /// Where they are. What the login opens makes it a known one.
+    pub(crate) place: Option<LoginPlace>,
 }
 
 #[derive(Debug)]
@@ -42,13 +46,15 @@ pub(super) async fn log_in(
     state: &AppState,
     proof: Proof,
     device_name: Option<&str>,
+    caller: &Caller,
     now: DateTime<Utc>,
     request: &RequestId,
 ) -> Result<LoggedIn, ApiError> {
     let Authenticated {
         profile,
         password_hash,
-    } = authenticate(state, proof, now, request).await?;
+        place,
+    } = authenticate(state, proof, caller, now, request).await?;
     let new = NewSession {
         user: profile.id,
         role: profile.role,
@@ -60,6 +66,7 @@ pub(super) async fn log_in(
     let tokens = connection
         .transaction(async |connection| {
             let tokens = sessions::open(state, connection, new, now).await?;
+            places::remember(connection, profile.id, place, now).await?;
             let event = Event::new(Action::Login, Actor::User(profile.id))
                 .on(Subject::Session(tokens.session.0))
                 .in_request(request);
@@ -74,16 +81,29 @@ pub(super) async fn log_in(
 /// Who this is. A failure is written down.
 ///
 /// An address that nobody has costs the same work as a wrong password: one query, one hash, one row
-/// of the log. Only who knows the password learns anything of the account.
+/// of the log. Only who knows the password learns anything of the account. Who tries too often is
+/// turned away before the hash, and leaves no row.
 pub(crate) async fn authenticate(
     state: &AppState,
     proof: Proof,
+    caller: &Caller,
     now: DateTime<Utc>,
     request: &RequestId,
 ) -> Result<Authenticated, ApiError> {
     let found = find(state, &proof.email).await?;
+    let account = state.guard().account(&normalised(&proof.email));
+    guessing::admit(
+        state,
+        found.as_ref(),
+        &proof.email,
+        account,
+        caller,
+        now,
+        request,
+    )
+    .await?;
     let user = found.as_ref().map(|found| found.profile.id);
-    let checked = check(state, found, proof, now).await;
+    let checked = check(state, found, proof, caller, now).await;
     if let Err(error) = &checked
         && is_refusal(error.code())
     {
@@ -95,6 +115,9 @@ pub(crate) async fn authenticate(
         }
         let mut connection = state.db().get().await?;
         audit::record(&mut connection, &event).await?;
+    }
+    if checked.is_ok() {
+        state.guard().proved(caller, account).await;
     }
     checked
 }
@@ -124,6 +147,7 @@ async fn check(
     state: &AppState,
     found: Option<Credentials>,
     proof: Proof,
+    caller: &Caller,
     now: DateTime<Utc>,
 ) -> Result<Authenticated, ApiError> {
     let hash = found.as_ref().map(|found| found.password_hash.clone());
@@ -135,6 +159,7 @@ async fn check(
         profile,
         mut password_hash,
         has_second_factor,
+        ..
     } = found
         .filter(|_| verdict.matches())
         .ok_or(Code::InvalidCredentials)?;
@@ -152,6 +177,7 @@ async fn check(
         mfa::verify(&mut connection, state.keys(), profile.id, otp, now).await?;
     }
     Ok(Authenticated {
+        place: state.guard().place(caller, profile.id),
         profile,
         password_hash,
     })

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chrono::Utc;
 
-use crate::accounts::{deletion, recovery, sessions};
+use crate::accounts::{deletion, places, recovery, sessions};
 use crate::jobs::periodic::Chore;
 use crate::{audit, guard, jobs, oauth};
 
@@ -13,6 +13,8 @@ const MARGIN: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 /// How long a ban can be looked at after its end: addresses are kept no longer than they serve.
 const OVER_BANS: Duration = Duration::from_secs(30 * 24 * 3600);
+/// How long an account knows a place where it is not logged in any more.
+const UNUSED_PLACES: Duration = Duration::from_secs(90 * 24 * 3600);
 /// How long a job can be looked at after its end.
 const ENDED_JOBS: Duration = Duration::from_secs(7 * 24 * 3600);
 
@@ -28,6 +30,10 @@ pub(super) const CHORES: &[Chore] = &[
     ("jobs", |_, connection, limit| {
         let before = Utc::now() - ENDED_JOBS;
         Box::pin(async move { Ok(jobs::forget_ended(connection, before, limit).await?) })
+    }),
+    ("login_places", |_, connection, limit| {
+        let before = Utc::now() - UNUSED_PLACES;
+        Box::pin(async move { Ok(places::forget_unused(connection, before, limit).await?) })
     }),
     ("one_time_tokens", |_, connection, limit| {
         let before = Utc::now() - MARGIN;

@@ -36,6 +36,8 @@ actions! {
     VerifyEmail = "account.verify_email";
     ChangeEmail = "account.change_email";
     ChangePassword = "account.change_password";
+    /// Somebody guessed a password, and its owner is told.
+    WarnOfGuessing = "account.warn_of_guessing";
     RequestPasswordReset = "account.request_password_reset";
     ResetPassword = "account.reset_password";
     EnableMfa = "mfa.enable";

@@ -90,6 +90,15 @@ pub struct GroupLimits {
     pub health: Limit,
 }
 
+/// Tries of one account's password.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AccountLimits {
+    /// At one place: an address, or the /64 of an IPv6 address.
+    pub place: Limit,
+    /// At all places together where it never logged in.
+    pub strangers: Limit,
+}
+
 /// So many within a time, and for how long who exceeds it is banned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Threshold {
@@ -107,6 +116,7 @@ pub struct GuardConfig {
     pub strangers: Limit,
     /// Of one address, over all groups.
     pub address: Limit,
+    pub account: AccountLimits,
     pub flood: Threshold,
     pub suspicion: Threshold,
     /// Neither limited, banned, nor refused by country.
@@ -142,6 +152,18 @@ impl GuardConfig {
             },
             strangers: minute(reader, "GLOBAL_RATE_LIMIT", 1000),
             address: minute(reader, "IP_RATE_LIMIT", 100),
+            account: AccountLimits {
+                place: limit(
+                    reader,
+                    "RATE_LIMIT_ACCOUNT_LOGIN",
+                    Limit::new(10, 15 * MINUTE, 0),
+                ),
+                strangers: limit(
+                    reader,
+                    "RATE_LIMIT_ACCOUNT_STRANGERS",
+                    Limit::new(50, HOUR, 0),
+                ),
+            },
             flood: Threshold {
                 count: reader.count("DDOS_THRESHOLD", 500),
                 within: MINUTE,

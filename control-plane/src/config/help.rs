@@ -130,6 +130,14 @@ pub const VARIABLES: &[(&str, &str)] = &[
         "the budget of health checks [600/1m+100]",
     ),
     (
+        "RATE_LIMIT_ACCOUNT_LOGIN",
+        "tries of one account's password from one address [10/15m]",
+    ),
+    (
+        "RATE_LIMIT_ACCOUNT_STRANGERS",
+        "the same from all addresses together where it never logged in [50/1h]",
+    ),
+    (
         "RATE_LIMIT_ADAPTIVE",
         "limits tighten by steps while the host is loaded [true]",
     ),

@@ -27,7 +27,7 @@ pub use accounts::AccountsConfig;
 pub use app::AppConfig;
 pub use country::{CountryCode, CountryConfig, CountryRule};
 pub use database::DatabaseConfig;
-pub use guard::{GroupLimits, GuardConfig, Limit, Threshold};
+pub use guard::{AccountLimits, GroupLimits, GuardConfig, Limit, Threshold};
 pub use help::{VARIABLES, help};
 pub use http::{HttpConfig, TlsFiles};
 pub use keys::MasterKeys;

@@ -117,6 +117,14 @@ diesel::table! {
 }
 
 diesel::table! {
+    login_places (user_id, place) {
+        user_id -> Uuid,
+        place -> Bytea,
+        seen_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
     nodes (server_id) {
         server_id -> Uuid,
         desired_revision -> Int8,
@@ -298,6 +306,7 @@ diesel::table! {
         created_at -> Timestamptz,
         updated_at -> Timestamptz,
         deleted_at -> Nullable<Timestamptz>,
+        warned_at -> Nullable<Timestamptz>,
     }
 }
 
@@ -334,6 +343,7 @@ diesel::joinable!(connections -> vpn_servers (server_id));
 diesel::joinable!(connections -> devices (device_id));
 diesel::joinable!(devices -> users (user_id));
 diesel::joinable!(enrolment_tokens -> vpn_servers (server_id));
+diesel::joinable!(login_places -> users (user_id));
 diesel::joinable!(nodes -> vpn_servers (server_id));
 diesel::joinable!(oauth_codes -> oauth_clients (client_id));
 diesel::joinable!(oauth_codes -> sessions (session_id));
@@ -356,6 +366,7 @@ diesel::allow_tables_to_appear_in_same_query!(
     devices,
     enrolment_tokens,
     jobs,
+    login_places,
     nodes,
     oauth_clients,
     oauth_codes,

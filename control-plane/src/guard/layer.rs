@@ -6,7 +6,7 @@ use std::sync::Once;
 use std::time::Instant;
 
 use actix_web::dev::{ServiceRequest, ServiceResponse};
-use actix_web::http::header::{AUTHORIZATION, HeaderName, HeaderValue, RETRY_AFTER};
+use actix_web::http::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use chrono::Utc;
 use shared::ids::UserId;
 
@@ -186,12 +186,11 @@ fn user_of(state: &AppState, request: &ServiceRequest) -> Option<UserId> {
 
 impl Refusal {
     fn answer(self, request: ServiceRequest) -> ServiceResponse {
-        let mut response = request.error_response(ApiError::new(self.code));
+        let mut error = ApiError::new(self.code);
         if let Some(seconds) = self.wait {
-            response
-                .headers_mut()
-                .insert(RETRY_AFTER, HeaderValue::from(seconds));
+            error = error.with_retry_after(seconds);
         }
+        let mut response = request.error_response(error);
         if let Some(budget) = self.budget {
             budget.tell(&mut response);
         }

@@ -6,11 +6,13 @@
 //! request costs one, to Redis, and none of them fails because Redis does. Addresses are in the bans alone: windows
 //! and counts are kept under a keyed hash, and nothing is logged.
 
+mod account;
 mod address;
 mod bans;
 mod census;
 mod country;
 mod group;
+mod kind;
 mod layer;
 mod limiter;
 mod load;
@@ -30,6 +32,7 @@ use shared::ids::UserId;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+pub(crate) use self::account::{Account, Caller, LoginPlace};
 pub(crate) use self::address::Client;
 pub(crate) use self::bans::forget;
 pub use self::country::CountryError;
@@ -43,7 +46,8 @@ use self::bans::{Ban, Bans, Reason};
 use self::census::{Census, Report};
 use self::country::Countries;
 use self::group::Group;
-use self::limiter::{Asked, Key, Limiter};
+use self::kind::{Kind, key};
+use self::limiter::{Asked, Limiter};
 use self::load::Throttle;
 use self::tally::Tally;
 use self::window::Standing;
@@ -70,29 +74,20 @@ pub struct Guard {
     countries: Countries,
     client: redis::Client,
     mask: hmac::Key,
-}
-
-/// What a window is kept for.
-#[derive(Debug, Clone, Copy)]
-enum Kind {
-    /// All of an address.
-    Address,
-    /// One group of an address.
-    Group(Group),
-    /// One group of a user.
-    User(Group),
-    /// All who show no token.
-    Strangers,
+    /// What hides the names of accounts and their places: not the key that hides callers.
+    accounts: hmac::Key,
 }
 
 impl Guard {
     pub(crate) fn new(config: GuardConfig, db: Pool, client: redis::Client, secret: &[u8]) -> Self {
+        let mask = hmac::Key::new(hmac::HMAC_SHA256, secret);
         Self {
             limiter: Arc::new(Limiter::new(client.clone(), config.redis_patience)),
             bans: Bans::new(db, client.clone()),
             floods: Tally::new(Reason::Flood, "flood", config.flood),
             failures: Tally::new(Reason::Suspicious, "failures", config.suspicion),
-            mask: hmac::Key::new(hmac::HMAC_SHA256, secret),
+            accounts: account::key_below(&mask),
+            mask,
             throttle: Throttle::default(),
             census: Census::default(),
             countries: Countries::default(),
@@ -218,12 +213,7 @@ impl Guard {
 
     /// A caller's name where the address itself has no business.
     fn hidden(&self, subject: Subject) -> [u8; 16] {
-        let network = subject.network();
-        let tag = match network.addr() {
-            IpAddr::V4(address) => hmac::sign(&self.mask, &address.octets()),
-            IpAddr::V6(address) => hmac::sign(&self.mask, &address.octets()),
-        };
-        tag.as_ref().first_chunk().copied().unwrap_or_default()
+        short(hmac::sign(&self.mask, &octets(subject)))
     }
 
     /// How an address stands with these groups, and which limits these are.
@@ -283,18 +273,17 @@ impl Guard {
     }
 }
 
-fn key(kind: Kind, whose: [u8; 16]) -> Key {
-    let (kind, group) = match kind {
-        Kind::Address => (b'a', None),
-        Kind::Group(group) => (b'g', Some(group)),
-        Kind::User(group) => (b'u', Some(group)),
-        Kind::Strangers => (b's', None),
-    };
-    let mut key = [0; 18];
-    key[0] = kind;
-    key[1] = group.map_or(b'-', Group::letter);
-    key[2..].copy_from_slice(&whose);
-    Key(key)
+/// What tells a subject from others: the address itself, so nothing to keep.
+fn octets(subject: Subject) -> [u8; 16] {
+    match subject.network().addr() {
+        IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
+        IpAddr::V6(address) => address.octets(),
+    }
+}
+
+/// As much of a hash as names something.
+fn short(tag: hmac::Tag) -> [u8; 16] {
+    tag.as_ref().first_chunk().copied().unwrap_or_default()
 }
 
 /// Seconds until a time, for `Retry-After`: rounded up, at least one.

@@ -24,6 +24,8 @@ pub enum Letter {
         token: LinkToken,
     },
     PasswordChanged,
+    /// Somebody tries passwords of the account.
+    PasswordTried,
     /// To the address that the account had.
     EmailChanged,
     MfaEnabled,

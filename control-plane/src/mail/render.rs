@@ -90,6 +90,18 @@ fn content(letter: &Letter, public_url: &str) -> Content {
             "your password was changed",
             "The password of your account was changed, and other devices were logged out.",
         ),
+        Letter::PasswordTried => Content {
+            subject: "somebody is trying passwords of your account",
+            paragraphs: vec![
+                "Somebody tries one password after the other for your account, from places where you \
+                 never logged in. We refuse more such tries for a while.",
+                "Wherever you logged in before, you can go on as usual. If you are the one who tries, \
+                 ask for a new password in the app: once you chose it, you can log in where you are.",
+            ],
+            link: None,
+            closing: "If it was not you, you need not do anything, as long as your password is long \
+                      and used nowhere else.",
+        },
         Letter::EmailChanged => notice(
             "your address was changed",
             "Your account has another e-mail address now. This one is no longer used.",
@@ -140,6 +152,7 @@ mod tests {
             Letter::VerifyEmail { token: token() },
             Letter::ResetPassword { token: token() },
             Letter::PasswordChanged,
+            Letter::PasswordTried,
             Letter::EmailChanged,
             Letter::MfaEnabled,
             Letter::MfaDisabled,

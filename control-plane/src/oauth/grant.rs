@@ -11,10 +11,12 @@ use super::refusal::{GrantError, Refusal};
 use super::store;
 use crate::accounts::Role;
 use crate::accounts::login::{Authenticated, Proof, authenticate};
+use crate::accounts::places;
 use crate::accounts::sessions::{self, EndReason, Ended, NewSession, RefreshError, Tokens};
 use crate::app::AppState;
 use crate::audit::{self, Action, Actor, Event, Subject};
 use crate::error::{self, ApiError};
+use crate::guard::Caller;
 use crate::http::RequestId;
 use crate::secrets::{SecretToken, TokenHash};
 
@@ -32,13 +34,15 @@ pub(super) async fn authorize(
     state: &AppState,
     request: &Request,
     proof: Proof,
+    caller: &Caller,
     now: DateTime<Utc>,
     id: &RequestId,
 ) -> Result<String, ApiError> {
     let Authenticated {
         profile,
         password_hash,
-    } = authenticate(state, proof, now, id).await?;
+        place,
+    } = authenticate(state, proof, caller, now, id).await?;
     let Request {
         client,
         challenge,
@@ -63,6 +67,7 @@ pub(super) async fn authorize(
             if !store::insert_code(connection, token.hash(), &code, &password_hash).await? {
                 return Err(ApiError::new(error::Code::InvalidCredentials));
             }
+            places::remember(connection, profile.id, place, now).await?;
             Ok(audit::record(connection, &event).await?)
         })
         .await?;

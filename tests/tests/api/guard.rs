@@ -30,7 +30,7 @@ fn behind_a_proxy(vars: &mut Variables, redis: &TestRedis) {
     }
 }
 
-async fn app(redis: &TestRedis, replicas: usize, more: &[(&str, &str)]) -> TestApp {
+pub(crate) async fn app(redis: &TestRedis, replicas: usize, more: &[(&str, &str)]) -> TestApp {
     TestApp::replicas_with(replicas, |vars| {
         behind_a_proxy(vars, redis);
         for (name, value) in more {
@@ -55,7 +55,7 @@ async fn servers(client: &Client, address: &str) -> Reply {
     ask(client, address, Method::GET, "/api/v1/servers").await
 }
 
-fn number(reply: &Reply, name: &str) -> u64 {
+pub(crate) fn number(reply: &Reply, name: &str) -> u64 {
     let value = reply.header(name).unwrap_or_else(|| panic!("no {name}"));
     value.parse().expect("a number")
 }

@@ -288,6 +288,9 @@ async fn old_rows_are_swept() {
             "INSERT INTO audit_log (id, at, action, outcome, actor_kind)
              SELECT gen_random_uuid(), now() - interval '366 days', 'old', 'done', 'system'
              FROM generate_series(1, 2500);
+             INSERT INTO login_places (user_id, place, seen_at) VALUES
+             ('{user}', '\\x00112233445566778899aabbccddeeff', now() - interval '91 days'),
+             ('{user}', '\\xff112233445566778899aabbccddeeff', now() - interval '89 days');
              INSERT INTO jobs (id, kind, sealed, status, ended_at)
              VALUES (gen_random_uuid(), 'old', '', 'failed', now() - interval '8 days');
              INSERT INTO one_time_tokens (token_hash, user_id, purpose, email, expires_at)
@@ -306,6 +309,7 @@ async fn old_rows_are_swept() {
         .await;
     app.start_replica().await;
     let left = "SELECT (SELECT count(*) FROM audit_log WHERE action = 'old')
+        + (SELECT count(*) FROM login_places WHERE seen_at < now() - interval '90 days')
         + (SELECT count(*) FROM jobs WHERE kind = 'old')
         + (SELECT count(*) FROM one_time_tokens WHERE token_hash = sha256('old'))
         + (SELECT count(*) FROM oauth_codes)
@@ -315,6 +319,8 @@ async fn old_rows_are_swept() {
         app.db().number(left).await == 0
     })
     .await;
+    let places = "SELECT count(*) FROM login_places";
+    assert_eq!(app.db().number(places).await, 1, "it may be used again");
     let kept = "SELECT count(*) FROM sessions";
     assert_eq!(
         app.db().number(kept).await,

@@ -49,6 +49,7 @@ mod session;
 mod sessions;
 mod start;
 mod status;
+mod throttle;
 mod tls;
 mod walk;
 

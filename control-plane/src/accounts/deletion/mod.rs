@@ -14,6 +14,7 @@ use secrecy::SecretString;
 use shared::ids::UserId;
 
 use super::confirmation::{account, confirm};
+use super::places;
 use super::sessions::{self, EndReason};
 use crate::app::AppState;
 use crate::audit::{self, Action, Event};
@@ -39,6 +40,7 @@ pub(super) async fn delete(
                 if !store::erase(connection, &account).await? {
                     return Err(ApiError::new(Code::WrongPassword));
                 }
+                places::forget_all(connection, user).await?;
                 let ended = sessions::end_all(connection, user, None, EndReason::Deleted).await?;
                 let letter = Letter::AccountDeleted;
                 mail::post(connection, state.keys(), &account.email, &letter).await?;

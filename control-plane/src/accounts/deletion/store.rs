@@ -19,7 +19,8 @@ pub(super) async fn erase(
         WITH person AS (
             UPDATE users
                SET email = 'deleted ' || id, full_name = NULL, hashed_password = $3,
-                   role = 'user', is_active = false, is_verified = false, deleted_at = now(),
+                   role = 'user', is_active = false, is_verified = false, warned_at = NULL,
+                   deleted_at = now(),
                    updated_at = now()
              WHERE id = $1 AND hashed_password = $2 AND deleted_at IS NULL
          RETURNING id

@@ -12,6 +12,7 @@ use serde::Deserialize;
 use super::{Purpose, reset, verification};
 use crate::app::AppState;
 use crate::error::{ApiError, Code};
+use crate::guard::Caller;
 use crate::http::html::{Message, failure, page};
 use crate::http::{RequestId, ValidForm, ValidQuery};
 
@@ -98,11 +99,12 @@ async fn show_reset_password(
 
 async fn submit_reset_password(
     state: web::Data<AppState>,
+    caller: Caller,
     request_id: RequestId,
     ValidForm(form): ValidForm<NewPassword>,
 ) -> Result<HttpResponse, ApiError> {
     let NewPassword { token, password } = form;
-    match reset::reset(&state, &token, password, &request_id, Utc::now()).await {
+    match reset::reset(&state, &token, password, &caller, &request_id, Utc::now()).await {
         Ok(()) => done(
             "Your password is changed",
             "Log in with it. Every device was logged out.",

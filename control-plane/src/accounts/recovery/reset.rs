@@ -6,22 +6,25 @@ use secrecy::SecretString;
 
 use super::Purpose;
 use super::store::{self, Proven};
-use crate::accounts::Email;
+use crate::accounts::email::normalised;
 use crate::accounts::passwords::check_new;
 use crate::accounts::sessions::{self, EndReason, Ended};
+use crate::accounts::{Email, places};
 use crate::app::AppState;
 use crate::audit::{self, Action, Event};
 use crate::error::{ApiError, Code};
+use crate::guard::Caller;
 use crate::http::RequestId;
 use crate::mail::{self, Letter};
 use crate::secrets::TokenHash;
 
-/// Sets the password, ends every session and tells the owner. A password that is too weak does not
-/// use the token up, and only a token that works makes us hash one.
+/// Sets the password, ends every session and tells the owner, who is known at this place from now on. A
+/// password that is too weak does not use the token up, and only a token that works makes us hash one.
 pub(super) async fn reset(
     state: &AppState,
     token: &str,
     password: SecretString,
+    caller: &Caller,
     request: &RequestId,
     now: DateTime<Utc>,
 ) -> Result<(), ApiError> {
@@ -30,17 +33,21 @@ pub(super) async fn reset(
     check_new(&password, &promised.email)
         .map_err(|weak| ApiError::invalid("password", weak.to_string()))?;
     let hash = state.passwords().hash(password).await?.into();
+    let (guard, account) = (state.guard(), normalised(&promised.email));
+    let place = guard.place(caller, promised.user);
     let mut connection = state.db().get().await?;
     let ended = connection
         .transaction(async |connection| {
             let proven = store::redeem(connection, Purpose::ResetPassword, token, now)
                 .await?
                 .ok_or(Code::LinkInvalid)?;
+            places::remember(connection, proven.user, place, now).await?;
             apply(state, connection, &proven, &hash, request, now).await
         })
         .await?;
     sessions::announce(state, &ended);
     state.jobs().ring();
+    guard.proved(caller, guard.account(&account)).await;
     Ok(())
 }
 

@@ -13,6 +13,7 @@ use crate::accounts::email::is_email;
 use crate::accounts::passwords::check_new;
 use crate::app::AppState;
 use crate::error::ApiError;
+use crate::guard::Caller;
 use crate::http::{RequestId, ValidJson};
 
 pub fn routes(config: &mut ServiceConfig<'_>) {
@@ -152,11 +153,13 @@ async fn request_password_reset(
 #[post("/auth/password-reset/confirm")]
 async fn confirm_password_reset(
     state: web::Data<AppState>,
+    caller: Caller,
     request_id: RequestId,
     ValidJson(request): ValidJson<PasswordResetConfirmation>,
 ) -> Result<HttpResponse, ApiError> {
     let PasswordResetConfirmation { token, password } = request;
-    reset::reset(&state, &token, password, &request_id, Utc::now()).await?;
+    let now = Utc::now();
+    reset::reset(&state, &token, password, &caller, &request_id, now).await?;
     Ok(HttpResponse::Ok().json(Notice {
         message: "The password is changed; log in with it",
     }))

@@ -9,6 +9,7 @@ use super::views::LoginUser;
 use crate::accounts::login::{Proof, log_in};
 use crate::app::AppState;
 use crate::error::{ApiError, ErrorEnvelope};
+use crate::guard::Caller;
 use crate::http::RequestId;
 
 #[derive(Serialize, ToSchema)]
@@ -46,6 +47,7 @@ struct LoginResponse<'a> {
 #[post("/auth/login")]
 pub(super) async fn login(
     state: web::Data<AppState>,
+    caller: Caller,
     request: RequestId,
     credentials: Credentials,
 ) -> Result<HttpResponse, ApiError> {
@@ -60,7 +62,8 @@ pub(super) async fn login(
         password,
         otp,
     };
-    let logged_in = log_in(&state, proof, device_name.as_deref(), Utc::now(), &request).await?;
+    let device_name = device_name.as_deref();
+    let logged_in = log_in(&state, proof, device_name, &caller, Utc::now(), &request).await?;
     let tokens = &logged_in.tokens;
     Ok(HttpResponse::Ok().json(LoginResponse {
         access_token: tokens.access.token.expose_secret(),

@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use diesel::QueryableByName;
 use diesel::prelude::*;
 use diesel::result::Error;
-use diesel::sql_types::{Bool, Nullable, Text, Timestamptz, Uuid as SqlUuid};
+use diesel::sql_types::{Array, Bool, Bytea, Nullable, Text, Timestamptz, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use shared::ids::UserId;
 use uuid::Uuid;
@@ -12,6 +12,7 @@ use uuid::Uuid;
 use crate::accounts::profile::{Device, Profile, Subscription};
 use crate::accounts::{Email, UnknownRole};
 use crate::db::statement;
+use crate::guard::LoginPlace;
 
 /// `$1` is what the condition compares with. The path that everybody's application asks for: the text
 /// is prepared once a connection, where the query builder would write it at each call.
@@ -39,6 +40,14 @@ pub(in crate::accounts) struct Credentials {
     pub(in crate::accounts) profile: Profile,
     pub(in crate::accounts) password_hash: String,
     pub(in crate::accounts) has_second_factor: bool,
+    places: Vec<Vec<u8>>,
+}
+
+impl Credentials {
+    /// Whether the account was logged in there.
+    pub(in crate::accounts) fn knows(&self, place: LoginPlace) -> bool {
+        self.places.iter().any(|known| known == place.as_bytes())
+    }
 }
 
 pub(in crate::accounts) async fn profile(
@@ -58,7 +67,8 @@ pub(in crate::accounts) async fn credentials(
     email: &Email,
 ) -> QueryResult<Option<Credentials>> {
     const SQL: &str = profile_sql!(
-        ", u.hashed_password, f.user_id IS NOT NULL AS has_second_factor",
+        ", u.hashed_password, f.user_id IS NOT NULL AS has_second_factor,
+           ARRAY(SELECT place FROM login_places WHERE user_id = u.id) AS places",
         "LEFT JOIN totp_factors f ON f.user_id = u.id AND f.enabled_at IS NOT NULL",
         "lower(u.email) = $1"
     );
@@ -69,6 +79,8 @@ pub(in crate::accounts) async fn credentials(
         hashed_password: String,
         #[diesel(sql_type = Bool)]
         has_second_factor: bool,
+        #[diesel(sql_type = Array<Bytea>)]
+        places: Vec<Vec<u8>>,
     }
 
     let rows: Vec<(Row, Secrets)> = statement(SQL)
@@ -83,6 +95,7 @@ pub(in crate::accounts) async fn credentials(
             profile,
             password_hash: secrets.hashed_password,
             has_second_factor: secrets.has_second_factor,
+            places: secrets.places,
         }))
 }
 

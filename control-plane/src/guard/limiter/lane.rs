@@ -10,7 +10,7 @@ use redis::aio::MultiplexedConnection;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
-use super::{Asked, Limiter, Standings, passes};
+use super::{Asked, Key, Limiter, Standings, forgetting, passes};
 use crate::guard::window::Standing;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -74,45 +74,61 @@ impl Lane {
 
     /// Counts a request in all of its windows if each has room.
     pub(crate) async fn take(self: &Rc<Self>, asked: &[Asked]) -> Standings {
-        let limiter = &self.limiter;
-        let now = limiter.now();
-        let here = limiter.local.look(asked, now);
+        let (local, now) = (self.limiter.local(asked), self.limiter.now());
+        let here = local.look(asked, now);
         if !passes(&here) {
             return here;
         }
         match self.take_shared(asked).await {
             Some(standings) => {
                 if passes(&standings) {
-                    limiter.local.count(asked, now);
+                    local.count(asked, now);
                 }
                 standings
             }
             None => {
                 metrics::counter!("guard_fallback_total").increment(1);
-                limiter.local.take(asked, now)
+                local.take(asked, now)
             }
         }
     }
 
-    async fn take_shared(self: &Rc<Self>, asked: &[Asked]) -> Option<Standings> {
-        if self
-            .closed_until
-            .get()
-            .is_some_and(|until| Instant::now() < until)
-        {
-            return None;
+    /// Forgets what counts in a window, here, in the other replicas, and in Redis if it answers in time.
+    pub(crate) async fn forget(self: &Rc<Self>, key: Key) {
+        self.limiter.forget_here(&[key]);
+        if let Some(mut connection) = self.open_connection().await {
+            let pipe = forgetting(&[key]);
+            self.answer(pipe.query_async::<()>(&mut connection)).await;
         }
-        let mut connection = self.connection().await?;
+    }
+
+    async fn take_shared(self: &Rc<Self>, asked: &[Asked]) -> Option<Standings> {
+        let mut connection = self.open_connection().await?;
         let mut call = self.limiter.script.prepare_invoke();
         for Asked { key, limit } in asked {
             call.key(key.in_redis());
             call.arg(limit.capacity()).arg(limit.window_ms());
         }
         let answer = call.invoke_async::<Vec<i64>>(&mut connection);
+        let numbers = self.answer(answer).await?;
+        Some(standings(&numbers))
+    }
+
+    /// The connection, unless Redis is left alone at the moment.
+    async fn open_connection(self: &Rc<Self>) -> Option<MultiplexedConnection> {
+        let until = self.closed_until.get();
+        if until.is_some_and(|until| Instant::now() < until) {
+            return None;
+        }
+        self.connection().await
+    }
+
+    /// What Redis answers within a request's patience.
+    async fn answer<T>(&self, answer: impl Future<Output = redis::RedisResult<T>>) -> Option<T> {
         match timeout(self.limiter.patience, answer).await {
-            Ok(Ok(numbers)) => {
+            Ok(Ok(answer)) => {
                 self.failures.set(0);
-                Some(standings(&numbers))
+                Some(answer)
             }
             Ok(Err(error)) => {
                 tracing::debug!(%error, "guard.redis_failed");

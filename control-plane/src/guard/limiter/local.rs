@@ -8,17 +8,27 @@ use super::{Asked, Key, Standings, passes};
 use crate::guard::lock;
 use crate::guard::window::Window;
 
-/// Windows kept at once: some 40 MB if all are full. Callers beyond share one.
+/// Windows kept at once: some 40 MB if all are full.
 const CAPACITY: usize = 65_536;
 /// Windows that are over are looked for at most so often, in milliseconds.
 const SWEEP_EVERY: u64 = 1_000;
 
-#[derive(Debug, Default)]
+/// What becomes of those for whom there is no room left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Overflow {
+    /// All of a kind share one window: nobody is without a limit.
+    OneWindow,
+    /// Redis alone counts them: sharing would let whoever names many shut everybody out.
+    Unkept,
+}
+
+#[derive(Debug)]
 pub(super) struct Local(Mutex<State>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     windows: HashMap<Key, Kept>,
+    overflow: Overflow,
     swept: u64,
 }
 
@@ -29,6 +39,14 @@ struct Kept {
 }
 
 impl Local {
+    pub(super) fn new(overflow: Overflow) -> Self {
+        Self(Mutex::new(State {
+            windows: HashMap::default(),
+            overflow,
+            swept: 0,
+        }))
+    }
+
     pub(super) fn look(&self, asked: &[Asked], now: u64) -> Standings {
         lock(&self.0).look(asked, now)
     }
@@ -65,8 +83,8 @@ impl State {
         asked
             .iter()
             .map(|Asked { key, limit }| {
-                let key = self.place_of(*key);
-                match self.windows.get_mut(&key) {
+                let kept = self.place_of(*key).and_then(|it| self.windows.get_mut(&it));
+                match kept {
                     Some(kept) => kept.window.look(limit, now),
                     None => Window::default().look(limit, now),
                 }
@@ -77,7 +95,9 @@ impl State {
     fn count(&mut self, asked: &[Asked], now: u64) {
         for Asked { key, limit } in asked {
             self.make_room(now);
-            let key = self.place_of(*key);
+            let Some(key) = self.place_of(*key) else {
+                continue;
+            };
             let kept = self.windows.entry(key).or_default();
             // What left the window goes here too, where nobody looked in between.
             kept.length = limit.window_ms();
@@ -86,14 +106,16 @@ impl State {
         }
     }
 
-    /// Where there is no room left, all who come new share one window a kind: nobody is without a limit.
-    fn place_of(&self, key: Key) -> Key {
+    fn place_of(&self, key: Key) -> Option<Key> {
         if self.windows.len() < CAPACITY || self.windows.contains_key(&key) {
-            return key;
+            return Some(key);
+        }
+        if self.overflow == Overflow::Unkept {
+            return None;
         }
         let mut shared = [0xff; 18];
         shared[..2].copy_from_slice(&key.0[..2]);
-        Key(shared)
+        Some(Key(shared))
     }
 
     fn make_room(&mut self, now: u64) {
@@ -126,7 +148,7 @@ mod tests {
 
     #[test]
     fn it_counts_in_all_windows_or_in_none() {
-        let local = Local::default();
+        let local = Local::new(Overflow::OneWindow);
         let (wide, narrow) = (asked(1, LIMIT), asked(2, Limit { burst: 0, ..LIMIT }));
         for _ in 0..2 {
             assert!(passes(&local.take(&[wide, narrow], 0)));
@@ -139,7 +161,7 @@ mod tests {
 
     #[test]
     fn any_number_of_callers_takes_bounded_room_and_has_a_limit() {
-        let local = Local::default();
+        let local = Local::new(Overflow::OneWindow);
         let mut passed = 0;
         for number in 0..CAPACITY + 100 {
             passed += usize::from(passes(&local.take(&[asked(number, LIMIT)], 0)));
@@ -153,8 +175,21 @@ mod tests {
     }
 
     #[test]
+    fn who_is_not_kept_shuts_nobody_out() {
+        let local = Local::new(Overflow::Unkept);
+        for number in 0..CAPACITY + 100 {
+            assert!(passes(&local.take(&[asked(number, LIMIT)], 0)));
+        }
+        assert_eq!(lock(&local.0).windows.len(), CAPACITY);
+        // Who has a window keeps it.
+        for passed in [true, true, false] {
+            assert_eq!(passes(&local.take(&[asked(7, LIMIT)], 1)), passed);
+        }
+    }
+
+    #[test]
     fn what_is_forgotten_counts_no_more() {
-        let local = Local::default();
+        let local = Local::new(Overflow::OneWindow);
         let one = asked(1, Limit { burst: 0, ..LIMIT });
         local.count(&[one, one], 0);
         assert!(!passes(&local.take(&[one], 0)));

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use redis::Script;
 use tokio::time::timeout;
 
-use self::local::Local;
+use self::local::{Local, Overflow};
 use super::window::{Standing, Window};
 use super::wire;
 use crate::config::Limit;
@@ -40,6 +40,11 @@ impl Key {
         self.0[0] == b's'
     }
 
+    /// Whether it is kept for an account that somebody named, and not for who calls.
+    const fn is_of_account(&self) -> bool {
+        matches!(self.0[0], b't' | b'n')
+    }
+
     /// The same in Redis. All windows of a request have to be on one node of a cluster.
     fn in_redis(&self) -> Vec<u8> {
         [b"{guard}:w:".as_slice(), &self.0].concat()
@@ -58,7 +63,9 @@ pub(crate) struct Limiter {
     client: redis::Client,
     script: Script,
     patience: Duration,
-    local: Local,
+    callers: Local,
+    /// Apart, because whoever names any number of accounts must not use up the room of callers.
+    accounts: Local,
     started: Instant,
 }
 
@@ -68,7 +75,8 @@ impl Limiter {
             client,
             script: Script::new(include_str!("../window.lua")),
             patience,
-            local: Local::default(),
+            callers: Local::new(Overflow::OneWindow),
+            accounts: Local::new(Overflow::Unkept),
             started: Instant::now(),
         }
     }
@@ -78,10 +86,18 @@ impl Limiter {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
+    /// The windows of this process that are meant: a request asks for those of one sort at a time.
+    fn local(&self, asked: &[Asked]) -> &Local {
+        match asked.first() {
+            Some(first) if first.key.is_of_account() => &self.accounts,
+            _ => &self.callers,
+        }
+    }
+
     /// How somebody stands, without counting anything.
     pub(crate) async fn look(&self, asked: &[Asked]) -> Standings {
         let now = self.now();
-        let here = self.local.look(asked, now);
+        let here = self.local(asked).look(asked, now);
         let Some(shared) = self.shared(asked).await else {
             return here;
         };
@@ -116,16 +132,10 @@ impl Limiter {
 
     /// Forgets what counts, here, in Redis and in the other replicas; false where Redis did not take it.
     pub(crate) async fn reset(&self, keys: &[Key]) -> bool {
-        self.local.forget(keys);
-        let names: Vec<_> = keys.iter().map(|key| key.0).collect();
+        self.forget_here(keys);
         let forgetting = async {
             let mut connection = self.client.get_multiplexed_async_connection().await?;
-            let mut pipe = redis::pipe();
-            for key in keys {
-                pipe.cmd("DEL").arg(key.in_redis()).ignore();
-            }
-            pipe.cmd("PUBLISH").arg(RESETS).arg(names.concat()).ignore();
-            pipe.query_async::<()>(&mut connection).await
+            forgetting(keys).query_async::<()>(&mut connection).await
         };
         matches!(timeout(REDIS_TIMEOUT, forgetting).await, Ok(Ok(())))
     }
@@ -139,10 +149,26 @@ impl Limiter {
                 .iter()
                 .map(|name| Key(*name))
                 .collect();
-            self.local.forget(&keys);
+            self.forget_here(&keys);
         };
         wire::listen(&self.client, RESETS, hear).await;
     }
+
+    fn forget_here(&self, keys: &[Key]) {
+        self.callers.forget(keys);
+        self.accounts.forget(keys);
+    }
+}
+
+/// Forgets windows in Redis, and tells the other replicas to.
+fn forgetting(keys: &[Key]) -> redis::Pipeline {
+    let names: Vec<_> = keys.iter().map(|key| key.0).collect();
+    let mut pipe = redis::pipe();
+    for key in keys {
+        pipe.cmd("DEL").arg(key.in_redis()).ignore();
+    }
+    pipe.cmd("PUBLISH").arg(RESETS).arg(names.concat()).ignore();
+    pipe
 }
 
 impl std::fmt::Debug for Limiter {

@@ -1,7 +1,7 @@
 //! `/oauth/authorize`: the page on which a person lets an app in.
 
 use actix_web::http::StatusCode;
-use actix_web::http::header::{CONTENT_SECURITY_POLICY, HeaderValue, LOCATION};
+use actix_web::http::header::{CONTENT_SECURITY_POLICY, HeaderValue, LOCATION, RETRY_AFTER};
 use actix_web::{HttpRequest, HttpResponse, get, post, web};
 use askama::Template;
 use chrono::Utc;
@@ -14,6 +14,7 @@ use super::form::Form;
 use crate::accounts::login::Proof;
 use crate::app::AppState;
 use crate::error::ApiError;
+use crate::guard::Caller;
 use crate::http::{RequestId, html, input};
 use crate::oauth::authorization::{Parameters, Problem, Refusal, Request, check};
 use crate::oauth::grant;
@@ -82,12 +83,13 @@ pub(super) async fn authorize_page(
         (status = 401, description = "The login page: address, password or code are wrong", body = String, content_type = "text/html"),
         (status = 403, description = "The login page: the account is suspended", body = String, content_type = "text/html"),
         (status = 404, description = "A page: there is no such app", body = String, content_type = "text/html"),
-        (status = 429, description = "The login page: too many wrong codes", body = String, content_type = "text/html"),
+        (status = 429, description = "The login page: too many tries or wrong codes", body = String, content_type = "text/html"),
     ),
 )]
 #[post("/oauth/authorize")]
 pub(super) async fn authorize(
     state: web::Data<AppState>,
+    caller: Caller,
     id: RequestId,
     form: Form,
 ) -> Result<HttpResponse, ApiError> {
@@ -109,11 +111,15 @@ pub(super) async fn authorize(
         password,
         otp,
     };
-    match grant::authorize(&state, &request, proof, Utc::now(), &id).await {
+    match grant::authorize(&state, &request, proof, &caller, Utc::now(), &id).await {
         Ok(location) => redirect(&location),
         Err(error) if error.code().status().is_client_error() => {
             let (status, problem) = (error.code().status(), error.message());
-            login_page(&state, status, &request, &email, Some(problem))
+            let mut page = login_page(&state, status, &request, &email, Some(problem))?;
+            if let Some(seconds) = error.retry_after() {
+                page.headers_mut().insert(RETRY_AFTER, seconds.into());
+            }
+            Ok(page)
         }
         Err(error) => Err(error),
     }

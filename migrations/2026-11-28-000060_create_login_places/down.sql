@@ -1,0 +1,2 @@
+ALTER TABLE users DROP COLUMN warned_at;
+DROP TABLE login_places;
