@@ -1,5 +1,6 @@
 //! The layer around the handlers.
 
+use std::fmt::Write;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Once;
@@ -7,6 +8,7 @@ use std::time::Instant;
 
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::header::{AUTHORIZATION, HeaderName, HeaderValue};
+use bytes::BytesMut;
 use chrono::Utc;
 use shared::ids::UserId;
 
@@ -225,11 +227,28 @@ impl Budget {
     fn tell(self, response: &mut ServiceResponse) {
         let now = u64::try_from(Utc::now().timestamp_millis()).unwrap_or(0);
         let reset = (now + self.reset_ms).div_ceil(1000);
+        let [limit, remaining, reset] = values([self.limit.into(), self.remaining.into(), reset]);
         let headers = response.headers_mut();
-        headers.insert(LIMIT, HeaderValue::from(self.limit));
-        headers.insert(REMAINING, HeaderValue::from(self.remaining));
-        headers.insert(RESET, HeaderValue::from(reset));
+        headers.insert(LIMIT, limit);
+        headers.insert(REMAINING, remaining);
+        headers.insert(RESET, reset);
     }
+}
+
+/// Numbers as headers have them, in one piece of memory for all.
+fn values<const N: usize>(numbers: [u64; N]) -> [HeaderValue; N] {
+    let mut text = BytesMut::with_capacity(N * 20);
+    let ends = numbers.map(|number| {
+        // It fits, and would grow if it did not.
+        let _ = write!(text, "{number}");
+        text.len()
+    });
+    let (text, mut begin) = (text.freeze(), 0);
+    ends.map(|end| {
+        let value = HeaderValue::from_maybe_shared(text.slice(begin..end));
+        begin = end;
+        value.unwrap_or(HeaderValue::from_static("0"))
+    })
 }
 
 /// Wrong passwords, tokens and links, and paths that are none: what people rarely do and scanners mostly.
@@ -249,5 +268,16 @@ fn looks_like_guessing(response: &ServiceResponse, shows_token: bool) -> bool {
         Code::Unauthorized => shows_token,
         Code::NotFound => response.request().match_pattern().is_none(),
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_written_whole_and_apart() {
+        let written = values([0, 80, u64::MAX]);
+        assert_eq!(written, ["0", "80", "18446744073709551615"]);
     }
 }

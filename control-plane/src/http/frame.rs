@@ -124,9 +124,7 @@ fn enveloped(response: ServiceResponse, status: StatusCode, body: Vec<u8>) -> Se
 fn add_headers(response: &mut ServiceResponse, id: &RequestId) {
     let unauthorized = response.status() == StatusCode::UNAUTHORIZED;
     let headers = response.headers_mut();
-    if let Some(id) = id.header() {
-        headers.insert(REQUEST_ID, id);
-    }
+    headers.insert(REQUEST_ID, id.header());
     let (name, value) = API_VERSION;
     headers.insert(name, value);
     if unauthorized {

@@ -3,7 +3,6 @@
 use std::convert::Infallible;
 use std::fmt;
 use std::future::{Ready, ready};
-use std::sync::Arc;
 
 use actix_web::dev::{Payload, ServiceRequest};
 use actix_web::http::header::{HeaderName, HeaderValue};
@@ -16,9 +15,9 @@ pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const MAX_LENGTH: usize = 64;
 const PREFIX: &str = "req_";
 
-/// Short and printable, whoever made it.
+/// Short and printable, whoever made it. Kept as the header that every response has of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RequestId(Arc<str>);
+pub struct RequestId(HeaderValue);
 
 impl RequestId {
     /// The caller's id if it can be trusted in a log and a header, or a new one.
@@ -27,29 +26,28 @@ impl RequestId {
         request
             .headers()
             .get(REQUEST_ID)
-            .and_then(|value| value.to_str().ok())
-            .filter(|text| is_acceptable(text))
-            .map_or_else(Self::generate, |text| Self(text.into()))
+            .filter(|value| is_acceptable(value.as_bytes()))
+            .map_or_else(Self::generate, |value| Self(value.clone()))
     }
 
     fn generate() -> Self {
         // From the thread's own generator: the library asks the system for every id.
-        let now = chrono::Utc::now().timestamp_millis().unsigned_abs();
-        let id = Builder::from_unix_timestamp_millis(now, &rand::random()).into_uuid();
+        let id = Builder::from_random_bytes(rand::random()).into_uuid();
         let mut text = [0; PREFIX.len() + Simple::LENGTH];
         let (prefix, rest) = text.split_at_mut(PREFIX.len());
         prefix.copy_from_slice(PREFIX.as_bytes());
         id.simple().encode_lower(rest);
-        Self(String::from_utf8_lossy(&text).into())
+        let value = HeaderValue::from_bytes(&text);
+        Self(value.unwrap_or(HeaderValue::from_static(PREFIX)))
     }
 
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.0
+        self.0.to_str().unwrap_or(PREFIX)
     }
 
-    pub(super) fn header(&self) -> Option<HeaderValue> {
-        HeaderValue::from_str(&self.0).ok()
+    pub(super) fn header(&self) -> HeaderValue {
+        self.0.clone()
     }
 }
 
@@ -66,15 +64,13 @@ impl FromRequest for RequestId {
 
 impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(self.as_str())
     }
 }
 
-fn is_acceptable(text: &str) -> bool {
-    (1..=MAX_LENGTH).contains(&text.len())
-        && text
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte))
+fn is_acceptable(text: &[u8]) -> bool {
+    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(byte);
+    (1..=MAX_LENGTH).contains(&text.len()) && text.iter().all(is_plain)
 }
 
 #[cfg(test)]

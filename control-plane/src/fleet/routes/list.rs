@@ -1,6 +1,6 @@
 use std::time::Instant;
 
-use actix_web::http::header::ContentType;
+use actix_web::http::header::{CONTENT_TYPE, HeaderValue};
 use actix_web::web::Bytes;
 use actix_web::{HttpRequest, HttpResponse, get, web};
 use chrono::Utc;
@@ -86,7 +86,8 @@ pub(super) async fn list_servers(
             .map_err(ApiError::internal)
     })?;
     Ok(HttpResponse::Ok()
-        .content_type(ContentType::json())
+        // Not by `content_type`, which writes the same text anew for every answer.
+        .insert_header((CONTENT_TYPE, HeaderValue::from_static("application/json")))
         .body(page))
 }
 
