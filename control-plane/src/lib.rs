@@ -13,6 +13,7 @@ pub mod guard;
 pub mod health;
 pub mod http;
 pub mod jobs;
+pub mod listener;
 pub mod mail;
 pub mod oauth;
 pub mod operators;

@@ -2,7 +2,6 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use actix_web::dev::{Server, ServerHandle};
 use actix_web::{App, HttpServer, web};
@@ -20,11 +19,7 @@ use crate::guard::CountryError;
 use crate::jobs::{self, Handlers};
 use crate::mail::{MailError, Postman};
 use crate::router::{self, Documentation};
-use crate::{tunnels, usage};
-
-/// Longer than the 60 s for which load balancers keep a connection to us: whoever sends closes first,
-/// or a request meets a connection that is just being closed.
-const KEEP_ALIVE: Duration = Duration::from_secs(75);
+use crate::{listener, tunnels, usage};
 
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -160,36 +155,29 @@ async fn migrate(config: &Config) -> Result<(), StartError> {
 
 fn api_server(state: &web::Data<AppState>) -> Result<(Server, SocketAddr), StartError> {
     let config = &state.config().http;
-    let address = SocketAddr::new(config.host, config.port);
     let documentation = web::Data::new(Documentation::new());
     let shared = state.clone();
     let share = usize::try_from(state.config().database.pool_size).unwrap_or(usize::MAX);
     let share = share.div_ceil(config.workers);
-    let server = HttpServer::new(move || {
-        actix_web::rt::spawn(open_connections(shared.clone(), share));
-        router::app(&shared, &documentation)
-    })
-    .workers(config.workers)
-    .keep_alive(KEEP_ALIVE)
-    .shutdown_timeout(config.shutdown_timeout.as_secs().max(1))
-    .disable_signals();
-    let bound = match &config.tls {
+    let tls = match &config.tls {
         Some(files) => {
             let certificate = tls::Certificate::load(files)?;
-            let bound = server.bind_rustls_0_23(address, certificate.server_config());
+            let tls = certificate.server_config();
             let stop = state.shutdown().clone();
             state.tasks().spawn(certificate.follow(stop));
-            bound
+            Some(tls)
         }
-        None => server.bind(address),
+        None => None,
     };
-    let server = bound.map_err(|source| StartError::Listen {
-        address,
+    let serving = listener::serve(state.config(), tls, move || {
+        actix_web::rt::spawn(open_connections(shared.clone(), share));
+        router::app(&shared, &documentation)
+    });
+    serving.map_err(|source| StartError::Listen {
+        address: SocketAddr::new(config.host, config.port),
         variables: "HOST, PORT",
         source,
-    })?;
-    let address = server.addrs().first().copied().unwrap_or(address);
-    Ok((server.run(), address))
+    })
 }
 
 /// Opens a worker's share of the pool. A connection is served by the thread that opened it, and a

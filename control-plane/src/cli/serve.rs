@@ -9,9 +9,11 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::logging;
 use crate::app::Application;
 use crate::config::Config;
+use crate::listener;
 
 pub(super) async fn run(config: Config) -> anyhow::Result<ExitCode> {
     logging::init(&config.logging)?;
+    listener::raise_descriptors();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut stopping = async || {

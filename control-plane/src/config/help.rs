@@ -96,6 +96,30 @@ pub const VARIABLES: &[(&str, &str)] = &[
         "TRUSTED_PROXIES",
         "networks whose X-Forwarded-* headers are believed []",
     ),
+    (
+        "PROXY_PROTOCOL",
+        "connections come from TRUSTED_PROXIES alone and begin with a PROXY header, version 1 or 2 [false]",
+    ),
+    (
+        "MAX_CONNECTIONS",
+        "connections of all clients of one process at once [25000, or what descriptors allow]",
+    ),
+    (
+        "CONNECTIONS_PER_ADDRESS",
+        "of one address at once, except TRUSTED_PROXIES and DDOS_WHITELIST_IPS [200]",
+    ),
+    (
+        "REQUEST_HEAD_TIMEOUT",
+        "how long a client may take for a handshake, a PROXY header or a request's head [10s]",
+    ),
+    (
+        "REQUEST_BODY_TIMEOUT",
+        "how long it may take for a request's body [10s]",
+    ),
+    (
+        "SEND_TIMEOUT",
+        "a connection whose other side takes nothing for so long ends [30s]",
+    ),
     ("RATE_LIMIT_ENABLED", "limits the rate of requests [true]"),
     (
         "RATE_LIMIT_LOGIN",

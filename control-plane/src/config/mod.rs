@@ -12,6 +12,7 @@ mod guard;
 mod help;
 mod http;
 mod keys;
+mod listener;
 mod logging;
 mod mail;
 mod nodes;
@@ -31,6 +32,7 @@ pub use guard::{AccountLimits, GroupLimits, GuardConfig, Limit, Threshold};
 pub use help::{VARIABLES, help};
 pub use http::{HttpConfig, TlsFiles};
 pub use keys::MasterKeys;
+pub use listener::ListenerConfig;
 pub use logging::{LogFormat, LoggingConfig};
 pub use mail::{MailConfig, MailTransport, SmtpConfig, SmtpSecurity};
 pub use nodes::NodesConfig;
@@ -51,6 +53,7 @@ pub struct Config {
     pub database: DatabaseConfig,
     pub redis: RedisConfig,
     pub http: HttpConfig,
+    pub listener: ListenerConfig,
     pub guard: GuardConfig,
     pub tokens: TokensConfig,
     pub accounts: AccountsConfig,
@@ -67,10 +70,11 @@ impl Config {
         let mut reader = Reader::new(variables);
         let app = AppConfig::read(&mut reader);
         let nodes = NodesConfig::read(&mut reader, &app.keys);
+        let database = DatabaseConfig::read(&mut reader);
+        let redis = RedisConfig::read(&mut reader);
+        let http = HttpConfig::read(&mut reader);
         let mut config = Self {
-            database: DatabaseConfig::read(&mut reader),
-            redis: RedisConfig::read(&mut reader),
-            http: HttpConfig::read(&mut reader),
+            listener: ListenerConfig::read(&mut reader, &http.trusted_proxies),
             guard: GuardConfig::read(&mut reader),
             tokens: TokensConfig::read(&mut reader, app.debug),
             accounts: AccountsConfig::read(&mut reader),
@@ -78,7 +82,10 @@ impl Config {
             vpn: VpnConfig::read(&mut reader),
             logging: LoggingConfig::read(&mut reader),
             app,
+            database,
+            http,
             nodes,
+            redis,
             settings: Vec::new(),
         };
         config.settings = reader.finish()?;

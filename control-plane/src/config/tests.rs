@@ -110,6 +110,12 @@ fn every_given_value_is_used() {
 #[case("CORS_ALLOWED_ORIGINS", "https://a.example.org,null")]
 #[case("TRUSTED_PROXIES", "10.0.0.0/33")]
 #[case("HTTPS_ONLY", "maybe")]
+#[case("PROXY_PROTOCOL", "v2")]
+#[case("MAX_CONNECTIONS", "0")]
+#[case("CONNECTIONS_PER_ADDRESS", "many")]
+#[case("REQUEST_HEAD_TIMEOUT", "0")]
+#[case("REQUEST_BODY_TIMEOUT", "soon")]
+#[case("SEND_TIMEOUT", "-1s")]
 #[case("MAIL_FROM", "nobody")]
 #[case("SMTP_SECURITY", "ssl3")]
 #[case("SMTP_PORT", "smtp")]
@@ -138,6 +144,14 @@ fn half_of_tls_is_refused(#[case] given: &str, #[case] missing: &str) {
 #[case("SMTP_PASSWORD", "SMTP_USER")]
 fn half_of_a_mail_login_is_refused(#[case] given: &str, #[case] missing: &str) {
     assert_eq!(problems(&with(&[(given, "x")])), [missing]);
+}
+
+#[test]
+fn a_proxy_header_is_believed_of_named_proxies_only() {
+    let on = ("PROXY_PROTOCOL", "true");
+    assert_eq!(problems(&with(&[on])), ["TRUSTED_PROXIES"]);
+    let config = Config::read(&with(&[on, ("TRUSTED_PROXIES", "10.0.0.0/8")]));
+    assert!(config.unwrap().listener.proxy_protocol);
 }
 
 #[test]

@@ -33,7 +33,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 pub(crate) use self::account::{Account, Caller, LoginPlace};
-pub(crate) use self::address::Client;
+pub(crate) use self::address::{Client, Subject};
 pub(crate) use self::bans::forget;
 pub use self::country::CountryError;
 pub(crate) use self::country::check as check_countries;
@@ -41,7 +41,6 @@ pub(crate) use self::layer::protect;
 pub(crate) use self::limiter::Lane;
 pub use self::routes::routes;
 
-use self::address::Subject;
 use self::bans::{Ban, Bans, Reason};
 use self::census::{Census, Report};
 use self::country::Countries;

@@ -25,7 +25,7 @@ pub const HSTS: (HeaderName, HeaderValue) = (
 /// Whether the client spoke TLS, with us or with a proxy of ours.
 #[must_use]
 pub fn is_https(request: &ServiceRequest, config: &HttpConfig) -> bool {
-    request.app_config().secure() || (is_from_proxy(request, config) && says_https(request))
+    config.tls.is_some() || (is_from_proxy(request, config) && says_https(request))
 }
 
 /// Whether browsers shall be told to come over HTTPS from now on.

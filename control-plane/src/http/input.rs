@@ -1,8 +1,8 @@
 //! Extractors that hand a handler only what is valid, and say what is not field by field.
 
 use std::future::Future;
+use std::io;
 use std::pin::Pin;
-use std::time::Duration;
 
 use actix_web::dev::Payload;
 use actix_web::error::{PathError, PayloadError};
@@ -17,9 +17,6 @@ use crate::error::{ApiError, Code};
 
 /// The largest body of a route that does not say otherwise, in bytes.
 pub const BODY_LIMIT: usize = 64 * 1024;
-
-/// How long a client may take to send it. The server itself only bounds the time of the head.
-const BODY_TIME: Duration = Duration::from_secs(10);
 
 type Extracting<T> = Pin<Box<dyn Future<Output = Result<T, ApiError>>>>;
 
@@ -136,18 +133,13 @@ where
     }
 }
 
-/// The body within the limits, decompressed.
+/// The body within the limits, decompressed. The listener gives it its time.
 pub fn body(
     request: &HttpRequest,
     payload: &mut Payload,
 ) -> impl Future<Output = Result<Bytes, ApiError>> + use<> {
     let bytes = Bytes::from_request(request, payload);
-    async move {
-        match tokio::time::timeout(BODY_TIME, bytes).await {
-            Ok(bytes) => bytes.map_err(|error| bad_body(&error)),
-            Err(_) => Err(ApiError::invalid("body", "Did not arrive in time")),
-        }
-    }
+    async move { bytes.await.map_err(|error| bad_body(&error)) }
 }
 
 /// Parses and validates a JSON text.
@@ -225,6 +217,9 @@ fn bad_body(error: &actix_web::Error) -> ApiError {
     match error.as_error::<PayloadError>() {
         Some(error) if error.status_code() == Code::PayloadTooLarge.status() => {
             Code::PayloadTooLarge.into()
+        }
+        Some(PayloadError::Io(error)) if error.kind() == io::ErrorKind::TimedOut => {
+            ApiError::invalid("body", "Did not arrive in time")
         }
         _ => ApiError::invalid("body", "Could not be read"),
     }

@@ -22,6 +22,7 @@ mod health;
 mod http;
 mod key_change;
 mod limits;
+mod listener;
 mod login_timing;
 mod mail;
 mod metrics;
