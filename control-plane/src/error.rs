@@ -84,6 +84,7 @@ codes! {
     ServerNotFound = "SERVER_NOT_FOUND", NOT_FOUND, "There is no such server";
     ConnectionNotFound = "CONNECTION_NOT_FOUND", NOT_FOUND, "There is no such connection";
     BanNotFound = "BAN_NOT_FOUND", NOT_FOUND, "There is no such ban";
+    AlertNotFound = "ALERT_NOT_FOUND", NOT_FOUND, "There is no such alert";
     DeviceNotFound = "DEVICE_NOT_FOUND", NOT_FOUND, "There is no such device";
     /// The public key is live on this server in somebody else's connection.
     KeyInUse = "KEY_IN_USE", CONFLICT, "This public key is in use";

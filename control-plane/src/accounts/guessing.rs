@@ -32,8 +32,15 @@ pub(super) async fn admit(
         let place = guard.place(caller, found.profile.id);
         place.is_some_and(|place| found.knows(place))
     });
-    if guard.try_password(caller, account, is_known).await?.is_last {
-        let user = found.map(|found| found.profile.id);
+    let user = found.map(|found| found.profile.id);
+    let tried = guard.try_password(caller, account, is_known).await;
+    let is_attack = tried.map_or_else(|it| it.by_crowd, |it| it.is_last);
+    if let Some(user) = user
+        && is_attack
+    {
+        guard.guessed(user);
+    }
+    if tried?.is_last {
         warn(state, user, email, now, request).await?;
     }
     Ok(())

@@ -15,6 +15,8 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 const OVER_BANS: Duration = Duration::from_secs(30 * 24 * 3600);
 /// How long an account knows a place where it is not logged in any more.
 const UNUSED_PLACES: Duration = Duration::from_secs(90 * 24 * 3600);
+/// How long an attack can be looked at after its end.
+const ENDED_ALERTS: Duration = Duration::from_secs(90 * 24 * 3600);
 /// How long a job can be looked at after its end.
 const ENDED_JOBS: Duration = Duration::from_secs(7 * 24 * 3600);
 
@@ -48,6 +50,10 @@ pub(super) const CHORES: &[Chore] = &[
     ("sessions", |state, connection, limit| {
         let before = Utc::now() - state.config().tokens.access_token_life - MARGIN;
         Box::pin(async move { Ok(sessions::forget_ended(connection, before, limit).await?) })
+    }),
+    ("security_alerts", |_, connection, limit| {
+        let before = Utc::now() - ENDED_ALERTS;
+        Box::pin(async move { Ok(guard::forget_alerts(connection, before, limit).await?) })
     }),
     ("users", |state, connection, limit| {
         let life = state.config().tokens.access_token_life + MARGIN;

@@ -70,6 +70,7 @@ actions! {
     DeleteEnrolmentToken = "enrolment_token.delete";
     ImposeBan = "ban.impose";
     LiftBan = "ban.lift";
+    AcknowledgeAlert = "alert.acknowledge";
     ResetRateLimits = "rate_limits.reset";
 }
 
@@ -120,6 +121,7 @@ pub enum Subject {
     Server(ServerId),
     EnrolmentToken(Uuid),
     Ban(Uuid),
+    Alert(Uuid),
 }
 
 impl Subject {
@@ -133,6 +135,7 @@ impl Subject {
             Self::Server(_) => "server",
             Self::EnrolmentToken(_) => "enrolment_token",
             Self::Ban(_) => "ban",
+            Self::Alert(_) => "alert",
         }
     }
 
@@ -143,7 +146,8 @@ impl Subject {
             Self::Session(id)
             | Self::OperatorToken(id)
             | Self::EnrolmentToken(id)
-            | Self::Ban(id) => id.to_string(),
+            | Self::Ban(id)
+            | Self::Alert(id) => id.to_string(),
             Self::Server(id) => id.to_string(),
             Self::OauthClient(id) => id.clone(),
         }

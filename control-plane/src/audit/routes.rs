@@ -91,7 +91,8 @@ struct ActorView {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = AuditSubject)]
 struct SubjectView {
-    /// `user`, `session`, `device`, `operator_token`, `oauth_client`, `server` or `enrolment_token`.
+    /// `user`, `session`, `device`, `operator_token`, `oauth_client`, `server`, `enrolment_token`,
+    /// `ban` or `alert`.
     #[schema(example = "user")]
     kind: String,
     #[schema(example = "0190a0c8-0000-7000-8000-000000000002")]

@@ -213,6 +213,14 @@ pub const VARIABLES: &[(&str, &str)] = &[
         "allow or deny: addresses whose country the file does not know [allow]",
     ),
     (
+        "ALERT_EMAILS",
+        "operators who get a mail when an attack begins, separated by commas []",
+    ),
+    (
+        "ALERT_REFUSED_PER_MINUTE",
+        "refusals by limits, of one process, beyond which it is an attack [600]",
+    ),
+    (
         "TLS_CERT_FILE",
         "PEM file; with TLS_KEY_FILE the API speaks HTTPS",
     ),

@@ -5,6 +5,7 @@
 //! looks at the environment, so tests hand in a map.
 
 mod accounts;
+mod alerts;
 mod app;
 mod country;
 mod database;
@@ -25,6 +26,7 @@ mod vpn;
 use std::collections::BTreeMap;
 
 pub use accounts::AccountsConfig;
+pub use alerts::AlertsConfig;
 pub use app::AppConfig;
 pub use country::{CountryCode, CountryConfig, CountryRule};
 pub use database::DatabaseConfig;
@@ -55,6 +57,7 @@ pub struct Config {
     pub http: HttpConfig,
     pub listener: ListenerConfig,
     pub guard: GuardConfig,
+    pub alerts: AlertsConfig,
     pub tokens: TokensConfig,
     pub accounts: AccountsConfig,
     pub mail: MailConfig,
@@ -76,6 +79,7 @@ impl Config {
         let mut config = Self {
             listener: ListenerConfig::read(&mut reader, &http.trusted_proxies),
             guard: GuardConfig::read(&mut reader),
+            alerts: AlertsConfig::read(&mut reader),
             tokens: TokensConfig::read(&mut reader, app.debug),
             accounts: AccountsConfig::read(&mut reader),
             mail: MailConfig::read(&mut reader),

@@ -253,6 +253,21 @@ diesel::table! {
 }
 
 diesel::table! {
+    security_alerts (id) {
+        id -> Uuid,
+        kind -> Varchar,
+        user_id -> Nullable<Uuid>,
+        started_at -> Timestamptz,
+        last_seen_at -> Timestamptz,
+        ended_at -> Nullable<Timestamptz>,
+        count -> Int8,
+        notified_at -> Nullable<Timestamptz>,
+        acknowledged_at -> Nullable<Timestamptz>,
+        acknowledged_by -> Nullable<Varchar>,
+    }
+}
+
+diesel::table! {
     sessions (id) {
         id -> Uuid,
         user_id -> Uuid,
@@ -377,6 +392,7 @@ diesel::allow_tables_to_appear_in_same_query!(
     quota_usage,
     recovery_codes,
     refresh_tokens,
+    security_alerts,
     sessions,
     subscriptions,
     totp_factors,

@@ -51,6 +51,23 @@ pub(crate) struct Try {
     pub(crate) is_last: bool,
 }
 
+/// A try that may not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Refused {
+    /// Seconds.
+    wait: u64,
+    /// Strangers have used up what they have.
+    pub(crate) by_crowd: bool,
+}
+
+impl From<Refused> for ApiError {
+    fn from(refused: Refused) -> Self {
+        Self::new(Code::RateLimited)
+            .with_message("Too many tries; wait, or ask for a new password")
+            .with_retry_after(refused.wait)
+    }
+}
+
 impl Guard {
     /// The account that an address names. The address is normalised as those are that are stored.
     pub(crate) fn account(&self, address: &str) -> Account {
@@ -70,18 +87,21 @@ impl Guard {
         caller: &Caller,
         account: Account,
         is_known: bool,
-    ) -> Result<Try, ApiError> {
+    ) -> Result<Try, Refused> {
         let Some(tries) = self.tries(caller, account) else {
             return Ok(Try { is_last: false });
         };
         let asked = windows(&self.config.account, tries, account, is_known);
         let standings = caller.lane.take(&asked).await;
-        judge(&standings).map_err(|wait| {
+        judge(&standings).inspect_err(|_| {
             metrics::counter!("guard_refused_total", "why" => "account").increment(1);
-            ApiError::new(Code::RateLimited)
-                .with_message("Too many tries; wait, or ask for a new password")
-                .with_retry_after(wait)
+            self.alerts.refused();
         })
+    }
+
+    /// Takes note that strangers have used up the tries of somebody's password.
+    pub(crate) fn guessed(&self, user: UserId) {
+        self.alerts.guessed(user);
     }
 
     /// Forgets the tries at a place where it turned out to be the account's owner who tried.
@@ -132,9 +152,12 @@ fn windows(limits: &AccountLimits, tries: Key, account: Account, is_known: bool)
 }
 
 /// Whether a try may go on, or after how many seconds the next one may.
-fn judge(standings: &[Standing]) -> Result<Try, u64> {
+fn judge(standings: &[Standing]) -> Result<Try, Refused> {
     match standings.iter().filter_map(|it| it.wait_ms).max() {
-        Some(wait) => Err(wait.max(1).div_ceil(1000)),
+        Some(wait) => Err(Refused {
+            wait: wait.max(1).div_ceil(1000),
+            by_crowd: standings.get(1).is_some_and(|all| all.wait_ms.is_some()),
+        }),
         None => Ok(Try {
             is_last: standings.get(1).is_some_and(|all| all.remaining == 0),
         }),
@@ -205,16 +228,23 @@ mod tests {
     #[case::last_of_all(&[standing(1, None), standing(0, None)], Ok(Try { is_last: true }))]
     #[case::last_here(&[standing(0, None), standing(1, None)], Ok(Try { is_last: false }))]
     #[case::last_at_a_known_place(&[standing(0, None)], Ok(Try { is_last: false }))]
-    #[case::here(&[standing(0, Some(1)), standing(1, None)], Err(1))]
-    #[case::everywhere(&[standing(1, None), standing(0, Some(1001))], Err(2))]
-    #[case::the_longer(&[standing(0, Some(5000)), standing(0, Some(3000))], Err(5))]
-    #[case::at_once(&[standing(0, Some(0))], Err(1))]
-    fn the_fuller_window_speaks(#[case] standings: &[Standing], #[case] verdict: Result<Try, u64>) {
+    #[case::here(&[standing(0, Some(1)), standing(1, None)], refused(1, false))]
+    #[case::everywhere(&[standing(1, None), standing(0, Some(1001))], refused(2, true))]
+    #[case::the_longer(&[standing(0, Some(5000)), standing(0, Some(3000))], refused(5, true))]
+    #[case::at_once(&[standing(0, Some(0))], refused(1, false))]
+    fn the_fuller_window_speaks(
+        #[case] standings: &[Standing],
+        #[case] verdict: Result<Try, Refused>,
+    ) {
         assert_eq!(judge(standings), verdict);
     }
 
+    const fn refused(wait: u64, by_crowd: bool) -> Result<Try, Refused> {
+        Err(Refused { wait, by_crowd })
+    }
+
     /// As the limiter does: all windows or none.
-    fn take(windows: &mut [(Key, Window)], asked: &[Asked], now: u64) -> Result<Try, u64> {
+    fn take(windows: &mut [(Key, Window)], asked: &[Asked], now: u64) -> Result<Try, Refused> {
         let mut standings = Vec::new();
         for asked in asked {
             let (_, window) = windows.iter_mut().find(|it| it.0 == asked.key).unwrap();
@@ -244,12 +274,13 @@ mod tests {
             .map(|number| attempt(number, false, 0).unwrap().is_last)
             .collect();
         assert_eq!(lasts, [false, false, true]);
-        assert_eq!(attempt(4, false, 0), Err(600), "whoever else it is");
+        let all = refused(600, true);
+        assert_eq!(attempt(4, false, 0), all, "whoever else it is");
         // The owner has what a place has, and neither counts with the others nor makes room for them.
         for wait in [None, None, Some(60)] {
-            assert_eq!(attempt(0, true, 0).err(), wait);
+            assert_eq!(attempt(0, true, 0).err().map(|it| it.wait), wait);
         }
-        assert_eq!(attempt(4, false, 599_999), Err(1));
+        assert_eq!(attempt(4, false, 599_999), refused(1, true));
         assert!(attempt(4, false, 600_000).is_ok());
     }
 

@@ -1,5 +1,10 @@
 //! What windows are kept for, and how they are named.
 
+use std::net::IpAddr;
+
+use aws_lc_rs::hmac;
+
+use super::Subject;
 use super::group::Group;
 use super::limiter::Key;
 
@@ -33,4 +38,17 @@ pub(super) fn key(kind: Kind, whose: [u8; 16]) -> Key {
     key[1] = group.map_or(b'-', Group::letter);
     key[2..].copy_from_slice(&whose);
     Key(key)
+}
+
+/// What tells a subject from others: the address itself, so nothing to keep.
+pub(super) fn octets(subject: Subject) -> [u8; 16] {
+    match subject.network().addr() {
+        IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
+        IpAddr::V6(address) => address.octets(),
+    }
+}
+
+/// As much of a hash as names something.
+pub(super) fn short(tag: hmac::Tag) -> [u8; 16] {
+    tag.as_ref().first_chunk().copied().unwrap_or_default()
 }

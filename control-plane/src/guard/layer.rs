@@ -113,6 +113,7 @@ async fn admit(
     if let Some(wait) = standings.iter().filter_map(|it| it.wait_ms).max() {
         metrics::counter!("guard_refused_total", "why" => group.as_str()).increment(1);
         guard.census.refused(group, subject);
+        guard.alerts.refused();
         return Err(Refusal {
             code: Code::RateLimited,
             wait: Some(wait.max(1).div_ceil(1000)),

@@ -8,6 +8,7 @@
 
 mod account;
 mod address;
+mod alerts;
 mod bans;
 mod census;
 mod country;
@@ -21,7 +22,6 @@ mod tally;
 mod window;
 mod wire;
 
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -34,6 +34,8 @@ use uuid::Uuid;
 
 pub(crate) use self::account::{Account, Caller, LoginPlace};
 pub(crate) use self::address::{Client, Subject};
+pub use self::alerts::AlertKind;
+pub(crate) use self::alerts::forget as forget_alerts;
 pub(crate) use self::bans::forget;
 pub use self::country::CountryError;
 pub(crate) use self::country::check as check_countries;
@@ -41,24 +43,26 @@ pub(crate) use self::layer::protect;
 pub(crate) use self::limiter::Lane;
 pub use self::routes::routes;
 
+use self::alerts::Alerts;
 use self::bans::{Ban, Bans, Reason};
 use self::census::{Census, Report};
 use self::country::Countries;
 use self::group::Group;
-use self::kind::{Kind, key};
+use self::kind::{Kind, key, octets, short};
 use self::limiter::{Asked, Limiter};
 use self::load::Throttle;
 use self::tally::Tally;
 use self::window::Standing;
-use crate::config::{GuardConfig, Limit};
+use crate::config::{Config, GuardConfig, Limit};
 use crate::db::Pool;
 use crate::error::{ApiError, Code};
+use crate::secrets::KeyRing;
 
 /// Callers in an overview of who was refused most.
 const OFFENDERS: usize = 20;
 
 /// What the key is for under which callers are counted.
-pub(crate) const KEY_LABEL: &[u8] = b"guard callers";
+const KEY_LABEL: &[u8] = b"guard callers";
 
 /// One replica's protection.
 #[derive(Debug)]
@@ -71,15 +75,33 @@ pub struct Guard {
     throttle: Throttle,
     census: Census,
     countries: Countries,
+    alerts: Alerts,
     client: redis::Client,
     mask: hmac::Key,
     /// What hides the names of accounts and their places: not the key that hides callers.
     accounts: hmac::Key,
 }
 
+/// What protection is made of.
+pub(crate) struct Parts<'a> {
+    pub(crate) config: &'a Config,
+    pub(crate) db: Pool,
+    pub(crate) redis: redis::Client,
+    pub(crate) keys: Arc<KeyRing>,
+}
+
 impl Guard {
-    pub(crate) fn new(config: GuardConfig, db: Pool, client: redis::Client, secret: &[u8]) -> Self {
-        let mask = hmac::Key::new(hmac::HMAC_SHA256, secret);
+    pub(crate) fn new(parts: Parts<'_>) -> Self {
+        let Parts {
+            config,
+            db,
+            redis: client,
+            keys,
+        } = parts;
+        let secret = config.app.keys.derive(KEY_LABEL);
+        let alerts = Alerts::new(config.alerts.clone(), db.clone(), keys);
+        let config = config.guard.clone();
+        let mask = hmac::Key::new(hmac::HMAC_SHA256, secret.as_slice());
         Self {
             limiter: Arc::new(Limiter::new(client.clone(), config.redis_patience)),
             bans: Bans::new(db, client.clone()),
@@ -90,6 +112,7 @@ impl Guard {
             throttle: Throttle::default(),
             census: Census::default(),
             countries: Countries::default(),
+            alerts,
             client,
             config,
         }
@@ -115,6 +138,7 @@ impl Guard {
             self.follow_load(shutdown),
             Box::pin(self.countries.run(shutdown)),
             self.census.run(&self.client, shutdown),
+            Box::pin(self.alerts.run(shutdown)),
             self.floods.run(&self.client, shutdown, name, |it| self
                 .impose(it, &self.floods)),
             self.failures.run(&self.client, shutdown, name, |it| self
@@ -155,10 +179,14 @@ impl Guard {
     }
 
     fn impose(&self, subject: Subject, tally: &Tally) {
-        let reason = tally.reason();
+        let (reason, network) = (tally.reason(), subject.network());
+        // Redis and memory may both find the same one.
+        if self.bans.find(network.addr()).is_none() {
+            self.alerts.banned(reason);
+        }
         metrics::counter!("guard_bans_total", "reason" => reason.as_str()).increment(1);
         let ban = self.ban_of(
-            subject.network(),
+            network,
             reason,
             None,
             "system".to_owned(),
@@ -270,19 +298,6 @@ impl Guard {
         }
         limit.scaled(self.throttle.share())
     }
-}
-
-/// What tells a subject from others: the address itself, so nothing to keep.
-fn octets(subject: Subject) -> [u8; 16] {
-    match subject.network().addr() {
-        IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
-        IpAddr::V6(address) => address.octets(),
-    }
-}
-
-/// As much of a hash as names something.
-fn short(tag: hmac::Tag) -> [u8; 16] {
-    tag.as_ref().first_chunk().copied().unwrap_or_default()
 }
 
 /// Seconds until a time, for `Retry-After`: rounded up, at least one.

@@ -7,6 +7,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::accounts::Email;
+use crate::guard::AlertKind;
 use crate::jobs::{self, JobError};
 use crate::secrets::{KeyRing, SecretToken};
 
@@ -31,6 +32,10 @@ pub enum Letter {
     MfaEnabled,
     MfaDisabled,
     AccountDeleted,
+    /// To the operators.
+    Attacked {
+        kind: AlertKind,
+    },
 }
 
 /// What a link carries. It goes into the sealed payload and the mail, and nowhere else.

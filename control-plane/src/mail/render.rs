@@ -3,6 +3,7 @@
 use askama::Template;
 
 use super::letter::Letter;
+use crate::guard::AlertKind;
 
 /// Who writes, and where their pages are.
 #[derive(Debug, Clone)]
@@ -120,6 +121,29 @@ fn content(letter: &Letter, public_url: &str) -> Content {
             link: None,
             closing: "This is the last mail that you get from us.",
         },
+        Letter::Attacked { kind } => Content {
+            subject: "an attack began",
+            paragraphs: vec![attack(*kind)],
+            link: None,
+            closing: "Read on at /api/v1/admin/security/alerts, and acknowledge there that you look into \
+                      it. Further attacks of this kind cause no mail for a quarter of an hour.",
+        },
+    }
+}
+
+const fn attack(kind: AlertKind) -> &'static str {
+    match kind {
+        AlertKind::Flood => {
+            "Somebody asks far more than anybody needs. Their addresses are banned."
+        }
+        AlertKind::Guessing => {
+            "Somebody fails again and again, as one does who guesses. Their addresses are banned."
+        }
+        AlertKind::AccountGuessing => {
+            "Somebody guesses the password of one account from many places. Strangers are refused, \
+             and the owner is told."
+        }
+        AlertKind::Refusals => "Limits refuse far more requests than usual.",
     }
 }
 
@@ -148,6 +172,9 @@ mod tests {
     #[test]
     fn every_letter_says_the_same_in_both_parts() {
         let token = || (&SecretToken::generate()).into();
+        let attacks = AlertKind::ALL
+            .iter()
+            .map(|kind| Letter::Attacked { kind: *kind });
         let letters = [
             Letter::VerifyEmail { token: token() },
             Letter::ResetPassword { token: token() },
@@ -158,7 +185,7 @@ mod tests {
             Letter::MfaDisabled,
             Letter::AccountDeleted,
         ];
-        for letter in letters {
+        for letter in letters.into_iter().chain(attacks) {
             let content = content(&letter, "https://vpn.example.org");
             let Rendered {
                 subject,

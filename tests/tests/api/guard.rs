@@ -338,6 +338,7 @@ async fn floods_and_guessing_are_banned_and_nobody_else() {
     let settings = [
         ("DDOS_THRESHOLD", "40"),
         ("SUSPICIOUS_ACTIVITY_THRESHOLD", "10"),
+        ("RATE_LIMIT_ACCOUNT_LOGIN", "1000/1m"),
         ("RATE_LIMIT_LOGIN", "1000/1m+0"),
         ("RATE_LIMIT_DEFAULT", "10/1m+0"),
     ];

@@ -291,6 +291,9 @@ async fn old_rows_are_swept() {
              INSERT INTO login_places (user_id, place, seen_at) VALUES
              ('{user}', '\\x00112233445566778899aabbccddeeff', now() - interval '91 days'),
              ('{user}', '\\xff112233445566778899aabbccddeeff', now() - interval '89 days');
+             INSERT INTO security_alerts (id, kind, started_at, last_seen_at, ended_at, count)
+             SELECT gen_random_uuid(), 'flood', now() - age, now() - age, now() - age, 1
+             FROM (VALUES (interval '91 days'), (interval '89 days')) ended (age);
              INSERT INTO jobs (id, kind, sealed, status, ended_at)
              VALUES (gen_random_uuid(), 'old', '', 'failed', now() - interval '8 days');
              INSERT INTO one_time_tokens (token_hash, user_id, purpose, email, expires_at)
@@ -309,6 +312,7 @@ async fn old_rows_are_swept() {
         .await;
     app.start_replica().await;
     let left = "SELECT (SELECT count(*) FROM audit_log WHERE action = 'old')
+        + (SELECT count(*) FROM security_alerts WHERE ended_at < now() - interval '90 days')
         + (SELECT count(*) FROM login_places WHERE seen_at < now() - interval '90 days')
         + (SELECT count(*) FROM jobs WHERE kind = 'old')
         + (SELECT count(*) FROM one_time_tokens WHERE token_hash = sha256('old'))
@@ -319,6 +323,8 @@ async fn old_rows_are_swept() {
         app.db().number(left).await == 0
     })
     .await;
+    let alerts = "SELECT count(*) FROM security_alerts";
+    assert_eq!(app.db().number(alerts).await, 1);
     let places = "SELECT count(*) FROM login_places";
     assert_eq!(app.db().number(places).await, 1, "it may be used again");
     let kept = "SELECT count(*) FROM sessions";

@@ -7,6 +7,7 @@
 
 mod accounts;
 mod admin_servers;
+mod alerts;
 mod client_config;
 mod connect;
 mod country;

@@ -133,6 +133,16 @@ const TABLE: &[(&str, &str, Access)] = &[
     ),
     (
         "GET",
+        "/api/v1/admin/security/alerts",
+        Permitted("security:read", Role::Support),
+    ),
+    (
+        "PUT",
+        "/api/v1/admin/security/alerts/{id}/acknowledge",
+        Permitted("security:write", Role::Admin),
+    ),
+    (
+        "GET",
         "/api/v1/admin/rate-limits/status/{id}",
         Permitted("security:read", Role::Support),
     ),
@@ -320,6 +330,8 @@ struct Scene<'a> {
     managed: Uuid,
     /// An enrolment token that was used.
     enrolment: Uuid,
+    /// An attack that is over.
+    alert: Uuid,
 }
 
 impl<'a> Scene<'a> {
@@ -367,6 +379,7 @@ impl<'a> Scene<'a> {
             connection,
             managed,
             enrolment,
+            alert: alert(app).await,
         }
     }
 
@@ -389,6 +402,8 @@ impl<'a> Scene<'a> {
             self.person.0
         } else if before.contains("/admin/servers/") {
             self.managed
+        } else if before.contains("/alerts/") {
+            self.alert
         } else if before.contains("/enrolment-tokens/") {
             self.enrolment
         } else if before.contains("/servers/") {
@@ -460,6 +475,18 @@ async fn managed(app: &TestApp) -> (Uuid, Uuid) {
         ))
         .await;
     (server, token)
+}
+
+/// An attack that is over.
+async fn alert(app: &TestApp) -> Uuid {
+    let alert = Uuid::now_v7();
+    app.db()
+        .execute(&format!(
+            "INSERT INTO security_alerts (id, kind, started_at, last_seen_at, ended_at, count)
+             VALUES ('{alert}', 'flood', now(), now(), now(), 1)"
+        ))
+        .await;
+    alert
 }
 
 /// An operator token with every right, as the command gives it.

@@ -98,7 +98,7 @@ impl From<Ban> for BanView {
     }
 }
 
-fn named(actor: &Actor) -> String {
+pub(super) fn named(actor: &Actor) -> String {
     match actor {
         Actor::User(user) => format!("user:{user}"),
         Actor::Operator { token, .. } => format!("operator:{token}"),

@@ -1,5 +1,6 @@
 //! `/admin/bans`, `/admin/rate-limits` and `/admin/security`.
 
+mod alerts;
 mod bans;
 mod events;
 mod limits;
@@ -24,7 +25,9 @@ pub fn routes(config: &mut ServiceConfig<'_>) {
         .service(statistics::show_statistics)
         .service(limits::show_rate_limits)
         .service(limits::reset_rate_limits)
-        .service(events::show_events);
+        .service(events::show_events)
+        .service(alerts::list_alerts)
+        .service(alerts::acknowledge_alert);
 }
 
 /// One address without its prefix.
