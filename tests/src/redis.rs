@@ -69,6 +69,16 @@ impl TestRedis {
             .expect("it forgets");
     }
 
+    /// How many keys it has.
+    pub async fn keys(&self) -> u64 {
+        let client = redis::Client::open(self.url()).expect("the URL is valid");
+        let connection = client.get_multiplexed_async_connection().await;
+        redis::cmd("DBSIZE")
+            .query_async(&mut connection.expect("it answers"))
+            .await
+            .expect("it counts")
+    }
+
     /// Ends the server without a goodbye.
     pub fn kill(&mut self) {
         let _ = self.process.kill();
