@@ -155,6 +155,16 @@ pub fn server_timing(header: &str, part: &str) -> Option<f64> {
     milliseconds?.parse().ok()
 }
 
+/// The sum of a metric's series, by the beginning of their names.
+pub async fn metric(url: &str, series: &str) -> u64 {
+    let text = Client::new(url).get("/metrics").await.expect(200).text();
+    let values = text.lines().filter_map(|line| {
+        let rest = line.strip_prefix(series)?;
+        rest.split_whitespace().last()?.parse::<u64>().ok()
+    });
+    values.sum()
+}
+
 /// Somebody who talks to the plane: anonymous, or with an access token.
 #[derive(Debug, Clone)]
 pub struct Client {

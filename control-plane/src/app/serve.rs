@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use actix_web::dev::{Server, ServerHandle};
 use actix_web::{App, HttpServer, web};
@@ -161,8 +162,8 @@ fn api_server(state: &web::Data<AppState>) -> Result<(Server, SocketAddr), Start
     let share = share.div_ceil(config.workers);
     let tls = match &config.tls {
         Some(files) => {
-            let certificate = tls::Certificate::load(files)?;
-            let tls = certificate.server_config();
+            let certificate = tls::Certificate::load(files.clone())?;
+            let tls = tls::server_config(Arc::clone(&certificate));
             let stop = state.shutdown().clone();
             state.tasks().spawn(certificate.follow(stop));
             Some(tls)

@@ -13,7 +13,6 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-use tokio_util::sync::CancellationToken;
 
 use crate::config::TlsFiles;
 use crate::files::{Content, Followed, Source, Words};
@@ -38,30 +37,18 @@ pub fn check(files: &TlsFiles) -> Result<(), TlsError> {
 }
 
 /// The pair that new connections get.
-#[derive(Debug)]
-pub(super) struct Certificate(Arc<Followed<TlsFiles, 2>>);
+pub(super) type Certificate = Followed<TlsFiles, 2>;
 
-impl Certificate {
-    pub(super) fn load(files: &TlsFiles) -> Result<Arc<Self>, TlsError> {
-        Ok(Arc::new(Self(Followed::load(files.clone())?)))
-    }
-
-    /// TLS 1.2 and 1.3 with whatever pair is served at the time of a handshake.
-    pub(super) fn server_config(self: &Arc<Self>) -> ServerConfig {
-        ServerConfig::builder()
-            .with_no_client_auth()
-            .with_cert_resolver(self.clone())
-    }
-
-    /// Serves what the files hold from now on, whenever that changes.
-    pub(super) async fn follow(self: Arc<Self>, stop: CancellationToken) {
-        Arc::clone(&self.0).follow(stop).await;
-    }
+/// TLS 1.2 and 1.3 with whatever pair is served at the time of a handshake.
+pub(super) fn server_config(certificate: Arc<Certificate>) -> ServerConfig {
+    ServerConfig::builder()
+        .with_no_client_auth()
+        .with_cert_resolver(certificate)
 }
 
 impl ResolvesServerCert for Certificate {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(Arc::clone(&self.0.current()))
+        Some(Arc::clone(&self.current()))
     }
 }
 

@@ -7,13 +7,14 @@ use control_plane::app::Application;
 use control_plane::config::Config;
 use reqwest::Method;
 use serde_json::json;
-use tests::api::{Client, Reply};
+use tests::api::{Client, Reply, metric};
 use tests::command::control_plane_with;
 use tests::mmdb::{geolite, mmdb};
 use tests::redis::TestRedis;
 use tests::{TestApp, TestDb, init, variables, wait_until};
 
 use crate::SOON;
+use crate::guard::ask;
 
 const PYONGYANG: &str = "203.0.113.9";
 const BERLIN: &str = "198.51.100.9";
@@ -69,30 +70,11 @@ async fn app(redis: &TestRedis, file: &File, more: &[(&str, &str)]) -> TestApp {
     .await
 }
 
-/// Asks as a client at `address`.
-async fn ask(client: &Client, address: &str, method: Method, path: &str) -> Reply {
-    let mut request = client
-        .request(method.clone(), path)
-        .header("X-Forwarded-For", address);
-    if method != Method::GET {
-        request = request.json(&json!({}));
-    }
-    client.send(request).await
-}
-
 async fn is_refused(client: &Client, address: &str) -> bool {
     ask(client, address, Method::GET, "/api/v1/servers")
         .await
         .status
         == 403
-}
-
-/// A counter of the metrics.
-async fn counter(app: &TestApp, series: &str) -> u64 {
-    let metrics = Client::new(&app.metrics_url()).get("/metrics").await;
-    let text = metrics.expect(200).text();
-    let value = |line: &str| line.strip_prefix(series)?.trim().parse().ok();
-    text.lines().find_map(value).unwrap_or(0)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -138,7 +120,7 @@ async fn a_denied_country_gets_nothing_and_machines_are_answered() {
     ask(&user, PYONGYANG, Method::GET, "/health")
         .await
         .expect(200);
-    let refused = counter(&app, "guard_refused_total{why=\"country\"}").await;
+    let refused = metric(&app.metrics_url(), "guard_refused_total{why=\"country\"}").await;
     assert_eq!(refused, 24);
     app.finish(&[]).await;
 }
@@ -286,7 +268,7 @@ async fn a_replaced_file_is_in_force_and_a_damaged_one_changes_nothing() {
 
 async fn files(app: &TestApp, result: &str) -> u64 {
     let series = format!("guard_country_files_total{{result=\"{result}\"}}");
-    counter(app, &series).await
+    metric(&app.metrics_url(), &series).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

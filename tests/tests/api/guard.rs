@@ -38,7 +38,7 @@ pub(crate) async fn app(redis: &TestRedis, replicas: usize, more: &[(&str, &str)
 }
 
 /// Asks as a client at `address`.
-async fn ask(client: &Client, address: &str, method: Method, path: &str) -> Reply {
+pub(crate) async fn ask(client: &Client, address: &str, method: Method, path: &str) -> Reply {
     let mut request = client
         .request(method.clone(), path)
         .header("X-Forwarded-For", address);

@@ -12,7 +12,7 @@ mod slow_readers;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use tests::api::Client;
+use tests::api::{Client, metric};
 use tests::lab::{Plane, PlaneSettings};
 use tests::wait::scaled;
 use tests::{TestApp, TestDb, wait_until};
@@ -102,15 +102,6 @@ impl Target {
             .and_then(|number| number.parse().ok())
             .expect("a number")
     }
-}
-
-async fn metric(url: &str, series: &str) -> u64 {
-    let text = Client::new(url).get("/metrics").await.expect(200).text();
-    let values = text.lines().filter_map(|line| {
-        let rest = line.strip_prefix(series)?;
-        rest.split_whitespace().last()?.parse::<u64>().ok()
-    });
-    values.sum()
 }
 
 fn address_of(url: &str) -> SocketAddr {

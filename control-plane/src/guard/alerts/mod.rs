@@ -208,8 +208,11 @@ impl Alerts {
                 store::lock(connection).await?;
                 store::end_quiet(connection, now - QUIET).await?;
                 let begun = store::put(connection, seen).await?;
-                for (id, kind) in &begun {
-                    self.tell(connection, *id, *kind, now).await?;
+                // A kind has one mail, however many accounts are guessed at.
+                let first: HashMap<_, _> =
+                    begun.iter().rev().map(|(id, kind)| (*kind, *id)).collect();
+                for (kind, id) in first {
+                    self.tell(connection, id, kind, now).await?;
                 }
                 Ok::<_, ApiError>(begun)
             })

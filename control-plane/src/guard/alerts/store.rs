@@ -3,14 +3,15 @@
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
+use diesel::prelude::*;
 use diesel::result::Error;
 use diesel::sql_types::{Array, BigInt, Bool, Nullable, Text, Timestamptz, Uuid as SqlUuid};
-use diesel::{OptionalExtension, QueryResult, QueryableByName};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use shared::ids::UserId;
 use uuid::Uuid;
 
 use super::{Alert, AlertKind, Attack, Signs};
+use crate::db::schema::security_alerts;
 use crate::db::{self, statement};
 
 /// The advisory lock of whoever writes alerts.
@@ -52,8 +53,6 @@ struct Row {
     acknowledged_at: Option<DateTime<Utc>>,
     #[diesel(sql_type = Nullable<Text>)]
     acknowledged_by: Option<String>,
-    #[diesel(sql_type = BigInt)]
-    total: i64,
 }
 
 impl Row {
@@ -170,7 +169,7 @@ pub(super) async fn claim_mail(
         .map(|changed| changed == 1)
 }
 
-/// One page, the newest first, and how many there are.
+/// One page, the newest first, and how many there are in all.
 pub(super) async fn page(
     connection: &mut AsyncPgConnection,
     filter: Filter,
@@ -179,17 +178,26 @@ pub(super) async fn page(
     const SQL: &str = concat!(
         "SELECT ",
         columns!(),
-        ", count(*) OVER () AS total FROM security_alerts
+        " FROM security_alerts
           WHERE acknowledged_at IS NULL OR $1
           ORDER BY started_at DESC, id DESC OFFSET $2 LIMIT $3"
     );
+    let all = filter == Filter::All;
+    let total: i64 = security_alerts::table
+        .filter(
+            security_alerts::acknowledged_at
+                .is_null()
+                .or(all.into_sql::<Bool>()),
+        )
+        .count()
+        .get_result(connection)
+        .await?;
     let rows: Vec<Row> = statement(SQL)
-        .bind::<Bool, _>(filter == Filter::All)
+        .bind::<Bool, _>(all)
         .bind::<BigInt, _>(offset)
         .bind::<BigInt, _>(limit)
         .load(connection)
         .await?;
-    let total = rows.as_slice().first().map_or(0, |row| row.total);
     let alerts: Vec<_> = rows.into_iter().map(Row::alert).collect::<Result<_, _>>()?;
     Ok((alerts, u64::try_from(total).unwrap_or(0)))
 }
@@ -198,11 +206,7 @@ pub(super) async fn find(
     connection: &mut AsyncPgConnection,
     id: Uuid,
 ) -> QueryResult<Option<Alert>> {
-    const SQL: &str = concat!(
-        "SELECT ",
-        columns!(),
-        ", 1::bigint AS total FROM security_alerts WHERE id = $1"
-    );
+    const SQL: &str = concat!("SELECT ", columns!(), " FROM security_alerts WHERE id = $1");
     let row: Option<Row> = statement(SQL)
         .bind::<SqlUuid, _>(id)
         .get_result(connection)

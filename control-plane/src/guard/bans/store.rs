@@ -3,17 +3,18 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use diesel::prelude::*;
 use diesel::result::Error;
 use diesel::sql_types::{
     Array, BigInt, Bool, Cidr, Double, Nullable, Text, Timestamptz, Uuid as SqlUuid,
 };
-use diesel::{OptionalExtension, QueryableByName};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use ipnet::IpNet;
 use uuid::Uuid;
 
 use super::{Ban, Reason};
-use crate::db::statement;
+use crate::db::schema::bans;
+use crate::db::{self, statement};
 
 #[derive(QueryableByName)]
 struct Row {
@@ -33,8 +34,6 @@ struct Row {
     expires_at: Option<DateTime<Utc>>,
     #[diesel(sql_type = Bool)]
     is_lifted: bool,
-    #[diesel(sql_type = BigInt)]
-    total: i64,
 }
 
 macro_rules! columns {
@@ -81,8 +80,7 @@ pub(super) async fn put(
                 expires_at = CASE WHEN b.expires_at IS NULL OR excluded.expires_at IS NULL THEN NULL
                                   ELSE greatest(b.expires_at, excluded.expires_at) END
          RETURNING ",
-        columns!(),
-        ", 1::bigint AS total"
+        columns!()
     );
     let rows: Vec<Row> = statement(SQL)
         .bind::<Array<SqlUuid>, _>(column(bans, |ban| ban.id))
@@ -109,8 +107,7 @@ pub(super) async fn lift(
     const SQL: &str = concat!(
         "UPDATE bans SET ended_at = now(), changed_at = now()
           WHERE network = $1 AND ended_at IS NULL AND (expires_at IS NULL OR expires_at > now()) RETURNING ",
-        columns!(),
-        ", 1::bigint AS total"
+        columns!()
     );
     let row: Option<Row> = statement(SQL)
         .bind::<Cidr, _>(network)
@@ -128,7 +125,7 @@ pub(super) async fn changes(
     const SQL: &str = concat!(
         "SELECT ",
         columns!(),
-        ", 1::bigint AS total FROM bans
+        " FROM bans
           WHERE CASE WHEN $1::float8 IS NULL THEN ended_at IS NULL AND (expires_at IS NULL OR expires_at > now())
                      ELSE changed_at > now() - make_interval(secs => $1) END
           ORDER BY changed_at"
@@ -148,7 +145,7 @@ pub(super) async fn changes(
         .collect()
 }
 
-/// One page of those in force, the newest first, and how many there are.
+/// One page of those in force, the newest first, and how many there are in all.
 pub(super) async fn page(
     conn: &mut AsyncPgConnection,
     (offset, limit): (i64, i64),
@@ -156,7 +153,7 @@ pub(super) async fn page(
     const SQL: &str = concat!(
         "SELECT ",
         columns!(),
-        ", count(*) OVER () AS total FROM bans
+        " FROM bans
           WHERE ended_at IS NULL AND (expires_at IS NULL OR expires_at > now())
           ORDER BY created_at DESC, id OFFSET $1 LIMIT $2"
     );
@@ -165,7 +162,14 @@ pub(super) async fn page(
         .bind::<BigInt, _>(limit)
         .load(conn)
         .await?;
-    let total = rows.as_slice().first().map_or(0, |row| row.total);
+    let in_force = bans::expires_at
+        .is_null()
+        .or(bans::expires_at.gt(diesel::dsl::now));
+    let total: i64 = bans::table
+        .filter(bans::ended_at.is_null().and(in_force))
+        .count()
+        .get_result(conn)
+        .await?;
     let bans: Vec<_> = rows.into_iter().map(Row::ban).collect::<Result<_, _>>()?;
     Ok((bans, u64::try_from(total).unwrap_or(0)))
 }
@@ -179,9 +183,5 @@ pub(super) async fn forget(
     const SQL: &str = "
         DELETE FROM bans WHERE id IN (
             SELECT id FROM bans WHERE least(ended_at, expires_at) < $1 LIMIT $2)";
-    statement(SQL)
-        .bind::<Timestamptz, _>(before)
-        .bind::<BigInt, _>(limit)
-        .execute(conn)
-        .await
+    db::forget(conn, SQL, before, limit).await
 }

@@ -48,6 +48,8 @@ async fn a_ban_holds_on_every_replica_within_a_second_and_survives_redis() {
     assert!(refused(&there, "203.0.113.9").await);
     let list = admin.get("/api/v1/admin/bans").await.expect(200).json();
     assert_eq!(list["data"], json!([ban]));
+    let beyond = admin.get("/api/v1/admin/bans?page=2").await.expect(200);
+    assert_eq!(beyond.json()["meta"]["total"], json!(1));
     let status = admin
         .get("/api/v1/admin/rate-limits/status/203.0.113.9")
         .await
