@@ -1,14 +1,13 @@
 //! The layer around the handlers.
 
-use std::fmt::Write;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Once;
 use std::time::Instant;
 
+use actix_web::HttpMessage;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
-use actix_web::http::header::{AUTHORIZATION, HeaderName, HeaderValue};
-use bytes::BytesMut;
+use actix_web::http::header::{AUTHORIZATION, HeaderName};
 use chrono::Utc;
 use shared::ids::UserId;
 
@@ -62,12 +61,11 @@ pub(crate) async fn protect(
         Ok(admitted) => admitted,
         Err(refusal) => return Ok(refusal.answer(request)),
     };
-    let shows_token = request.headers().contains_key(AUTHORIZATION);
     let mut response = next(request).await?;
     let guard = state.guard();
     if let Some(subject) = subject
         && guard.config.detection_enabled
-        && looks_like_guessing(&response, shows_token)
+        && looks_like_guessing(&response)
     {
         guard.failed(subject);
     }
@@ -181,10 +179,13 @@ fn unless_banned(guard: &Guard, address: IpAddr, subject: Subject) -> Result<(),
     }
 }
 
-/// Whose token the request shows, if it is good.
+/// Whose token the request shows, if it is good. What it says stays with the request: the handler asks for it again.
 fn user_of(state: &AppState, request: &ServiceRequest) -> Option<UserId> {
     let claims = state.tokens().verify(bearer_of(request.headers())?).ok()?;
-    (state.revocations().is_revoked(claims.session) != Some(true)).then_some(claims.user)
+    let user = claims.user;
+    let is_revoked = state.revocations().is_revoked(claims.session) == Some(true);
+    request.extensions_mut().insert(claims);
+    (!is_revoked).then_some(user)
 }
 
 impl Refusal {
@@ -228,32 +229,15 @@ impl Budget {
     fn tell(self, response: &mut ServiceResponse) {
         let now = u64::try_from(Utc::now().timestamp_millis()).unwrap_or(0);
         let reset = (now + self.reset_ms).div_ceil(1000);
-        let [limit, remaining, reset] = values([self.limit.into(), self.remaining.into(), reset]);
         let headers = response.headers_mut();
-        headers.insert(LIMIT, limit);
-        headers.insert(REMAINING, remaining);
-        headers.insert(RESET, reset);
+        headers.insert(LIMIT, self.limit.into());
+        headers.insert(REMAINING, self.remaining.into());
+        headers.insert(RESET, reset.into());
     }
 }
 
-/// Numbers as headers have them, in one piece of memory for all.
-fn values<const N: usize>(numbers: [u64; N]) -> [HeaderValue; N] {
-    let mut text = BytesMut::with_capacity(N * 20);
-    let ends = numbers.map(|number| {
-        // It fits, and would grow if it did not.
-        let _ = write!(text, "{number}");
-        text.len()
-    });
-    let (text, mut begin) = (text.freeze(), 0);
-    ends.map(|end| {
-        let value = HeaderValue::from_maybe_shared(text.slice(begin..end));
-        begin = end;
-        value.unwrap_or(HeaderValue::from_static("0"))
-    })
-}
-
 /// Wrong passwords, tokens and links, and paths that are none: what people rarely do and scanners mostly.
-fn looks_like_guessing(response: &ServiceResponse, shows_token: bool) -> bool {
+fn looks_like_guessing(response: &ServiceResponse) -> bool {
     let error = response.response().error();
     let Some(error) = error.and_then(|error| error.as_error::<ApiError>()) else {
         return false;
@@ -266,19 +250,8 @@ fn looks_like_guessing(response: &ServiceResponse, shows_token: bool) -> bool {
         | Code::RefreshTokenInvalid
         | Code::RefreshTokenReused
         | Code::EnrolmentTokenInvalid => true,
-        Code::Unauthorized => shows_token,
+        Code::Unauthorized => response.request().headers().contains_key(AUTHORIZATION),
         Code::NotFound => response.request().match_pattern().is_none(),
         _ => false,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_are_written_whole_and_apart() {
-        let written = values([0, 80, u64::MAX]);
-        assert_eq!(written, ["0", "80", "18446744073709551615"]);
     }
 }

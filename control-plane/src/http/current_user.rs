@@ -5,7 +5,7 @@ use std::pin::Pin;
 
 use actix_web::dev::Payload;
 use actix_web::http::header::{AUTHORIZATION, HeaderMap};
-use actix_web::{FromRequest, HttpRequest, web};
+use actix_web::{FromRequest, HttpMessage, HttpRequest, web};
 use chrono::{DateTime, Utc};
 use futures_util::future::{Either, Ready, ready};
 use shared::ids::UserId;
@@ -15,6 +15,9 @@ use crate::accounts::tokens::Claims;
 use crate::accounts::{Role, SessionId};
 use crate::app::AppState;
 use crate::error::{ApiError, Code};
+
+/// How an access token is announced.
+const SCHEME: &[u8] = b"Bearer ";
 
 /// The bearer of a valid access token whose session has not been ended. Costs no query while Redis
 /// tells of ended sessions: whether the account still exists and is not suspended is for the
@@ -62,10 +65,7 @@ impl FromRequest for CurrentUser {
             let error = ApiError::internal("the application has no state");
             return Either::Left(ready(Err(error)));
         };
-        let claims = bearer(request)
-            .ok_or_else(|| Code::Unauthorized.into())
-            .and_then(|token| Ok(state.tokens().verify(token)?));
-        let user: Self = match claims {
+        let user: Self = match claims(state, request) {
             Ok(claims) => claims.into(),
             Err(error) => return Either::Left(ready(Err(error))),
         };
@@ -77,6 +77,15 @@ impl FromRequest for CurrentUser {
             }
         }
     }
+}
+
+/// What the request's token says. Whoever looked at it before the handler may have left it with the request.
+fn claims(state: &AppState, request: &HttpRequest) -> Result<Claims, ApiError> {
+    if let Some(claims) = request.extensions().get::<Claims>() {
+        return Ok(claims.clone());
+    }
+    let token = bearer(request).ok_or(Code::Unauthorized)?;
+    Ok(state.tokens().verify(token)?)
 }
 
 /// Asks Postgres, where this replica may have missed a revocation.
@@ -100,11 +109,11 @@ pub fn bearer(request: &HttpRequest) -> Option<&str> {
 }
 
 pub(crate) fn bearer_of(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(AUTHORIZATION)?.as_bytes();
+    let (scheme, token) = value.split_at_checked(SCHEME.len())?;
+    let token = scheme
+        .eq_ignore_ascii_case(SCHEME)
+        .then(|| token.trim_ascii())?;
     // Not by `to_str`, which looks at every letter by itself: no token has others than a header may.
-    let value = str::from_utf8(headers.get(AUTHORIZATION)?.as_bytes()).ok()?;
-    let (scheme, token) = value.split_once(' ')?;
-    scheme
-        .eq_ignore_ascii_case("bearer")
-        .then(|| token.trim())
-        .filter(|token| !token.is_empty())
+    str::from_utf8(token).ok().filter(|it| !it.is_empty())
 }
