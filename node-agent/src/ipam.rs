@@ -112,6 +112,13 @@ impl Pool {
         v4.into_iter().chain(v6.into_iter().flatten()).collect()
     }
 
+    /// Makes room for so many more holders.
+    pub fn make_room(&mut self, holders: usize) {
+        // Each is noted where it was and where it went.
+        self.order.slot_at.reserve(holders * 2);
+        self.order.position_of.reserve(holders * 2);
+    }
+
     /// A free address, chosen at random.
     pub fn allocate(
         &mut self,

@@ -11,14 +11,15 @@ use std::path::Path;
 use shared::wireguard::{PrivateKey, PublicKey};
 use zeroize::Zeroizing;
 
-use super::{Ledger, LedgerError, prepare_directory, restrict};
+use super::directory::{prepare, restrict};
+use super::{Ledger, LedgerError};
 
 pub(super) const KEY_FILE: &str = "private.key";
 pub(super) const NEXT_KEY_FILE: &str = "next.key";
 
 /// The interface's private key; made on the first call.
 pub fn private_key(directory: &Path) -> Result<PrivateKey, LedgerError> {
-    prepare_directory(directory)?;
+    prepare(directory)?;
     let path = directory.join(KEY_FILE);
     if let Some(key) = read_key(&path)? {
         return Ok(key);
@@ -83,10 +84,6 @@ impl Ledger {
             }
             _ => Ok(()),
         }
-    }
-
-    fn directory(&self) -> &Path {
-        self.path.parent().unwrap_or(Path::new("."))
     }
 }
 

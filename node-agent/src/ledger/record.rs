@@ -8,8 +8,7 @@
 //! ```
 //!
 //! Numbers are little-endian; the fields behind the generation are there where their bit says so. Bytes behind
-//! the last belong to a later version and are passed over. The first version wrote JSON, which begins
-//! with a brace; it is read, and replaced when the peer is next written.
+//! the last belong to a later version and are passed over.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -35,8 +34,6 @@ pub(super) const MAX_BYTES: usize = 2 + 16 + 32 + 4 + 4 + 32 + 16 + 12 + 3 * 8;
 /// Why bytes are not a peer.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum RecordError {
-    #[error("a peer cannot be read: {0}")]
-    Json(#[from] serde_json::Error),
     #[error("a peer's record is cut short")]
     Short,
     #[error("a peer's record has the unknown format {0}")]
@@ -45,7 +42,7 @@ pub(super) enum RecordError {
     Time,
 }
 
-/// Writes the record into `bytes`, in place of what is there.
+/// Writes the record behind what is there.
 pub(super) fn encode(record: &PeerRecord, bytes: &mut Vec<u8>) {
     // Every field is named: one that is forgotten does not compile.
     let PeerRecord {
@@ -69,7 +66,6 @@ pub(super) fn encode(record: &PeerRecord, bytes: &mut Vec<u8>) {
         | bit(download_bps.is_some(), HAS_DOWNLOAD)
         | bit(upload_bps.is_some(), HAS_UPLOAD)
         | bit(allowance.is_some(), HAS_ALLOWANCE);
-    bytes.clear();
     bytes.extend_from_slice(&[FORMAT, present]);
     bytes.extend_from_slice(connection.0.as_bytes());
     bytes.extend_from_slice(public_key.as_bytes());
@@ -94,7 +90,6 @@ pub(super) fn decode(bytes: &[u8]) -> Result<PeerRecord, RecordError> {
     let mut rest = bytes;
     match take::<1>(&mut rest)? {
         [FORMAT] => {}
-        [b'{'] => return Ok(serde_json::from_slice(bytes)?),
         [other] => return Err(RecordError::Format(other)),
     }
     let [present] = take(&mut rest)?;
@@ -140,7 +135,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<PeerRecord, RecordError> {
     })
 }
 
-fn take<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], RecordError> {
+pub(super) fn take<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], RecordError> {
     let (taken, after) = rest.split_first_chunk().ok_or(RecordError::Short)?;
     *rest = after;
     Ok(*taken)
@@ -179,18 +174,12 @@ mod tests {
     proptest! {
         #[test]
         fn records_come_back_whole(record in records(), later in any::<Vec<u8>>()) {
-            let mut bytes = vec![9; 7];
+            let mut bytes = Vec::new();
             encode(&record, &mut bytes);
             prop_assert!(bytes.len() <= MAX_BYTES);
             prop_assert_eq!(&decode(&bytes).unwrap(), &record);
             bytes.extend(later);
             prop_assert_eq!(decode(&bytes).unwrap(), record);
-        }
-
-        #[test]
-        fn what_the_first_version_wrote_is_read(record in records()) {
-            let text = serde_json::to_vec(&record).unwrap();
-            prop_assert_eq!(decode(&text).unwrap(), record);
         }
 
         #[test]

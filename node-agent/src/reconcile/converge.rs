@@ -8,18 +8,27 @@ use chrono::Utc;
 use shared::ids::PeerId;
 use shared::protocol::{FailureReason, Outcome, PeerResult};
 use shared::wireguard::PublicKey;
+use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
 use super::node::{Node, NodeError};
 use super::state::Staged;
 use crate::counters::Sequence;
-use crate::ledger::{Interface, Write};
+use crate::ledger::{Interface, LedgerError, Write};
 use crate::wireguard::{DeviceError, PeerOp, PeerStatus, Traffic};
+
+/// Most changes that are written without a blocking thread: it takes less than a thread would take to
+/// wake.
+const MAX_WRITES_AT_ONCE: usize = 64;
+
+/// Ends when a commit is on disk.
+type OnDisk = JoinHandle<Result<(), LedgerError>>;
 
 /// What became of a [`Staged`].
 #[derive(Debug, Default)]
 pub(super) struct Carried {
+    /// To write it down, and what the disk took longer than the interface.
     pub(super) ledger: Duration,
     pub(super) interface: Duration,
     /// Peers that the interface did not take.
@@ -44,11 +53,11 @@ impl Carried {
 
 impl Node {
     /// Ledger, then interface. A peer that the interface does not take even after a repair is
-    /// given up.
+    /// given up. The disk takes its time beside the interface, and nobody is told before both are done.
     pub(super) async fn carry_out(&mut self, staged: Staged) -> Result<Carried, NodeError> {
         let begin = Instant::now();
-        self.commit(staged.writes).await?;
-        let ledger = begin.elapsed();
+        let on_disk = self.write_down(staged.writes).await?;
+        let written = begin.elapsed();
         let begin = Instant::now();
         let mut operations = staged.operations;
         let mut failed = self.limit(&mut operations).await?;
@@ -57,9 +66,12 @@ impl Node {
             failed.extend(self.recover(&operations).await?);
         }
         self.unlimit().await;
+        let interface = begin.elapsed();
+        let begin = Instant::now();
+        on_disk.await??;
         Ok(Carried {
-            ledger,
-            interface: begin.elapsed(),
+            ledger: written + begin.elapsed(),
+            interface,
             failed,
         })
     }
@@ -173,7 +185,7 @@ impl Node {
                 !stale
             });
         }
-        operations.extend(self.state.repairs(actual));
+        operations.extend(self.state.repairs(&actual));
         if !self.settled {
             operations.retain(|operation| match operation {
                 PeerOp::Remove(key) => self.state.holder(key).is_some(),
@@ -252,6 +264,17 @@ impl Node {
         let ledger = Arc::clone(&self.ledger);
         tokio::task::spawn_blocking(move || ledger.commit(&writes)).await??;
         Ok(())
+    }
+
+    /// Writes a commit, which a restart finds from now on, and begins to put it on disk.
+    async fn write_down(&self, writes: Vec<Write>) -> Result<OnDisk, NodeError> {
+        let unsynced = if writes.len() > MAX_WRITES_AT_ONCE {
+            let ledger = Arc::clone(&self.ledger);
+            tokio::task::spawn_blocking(move || ledger.append(&writes)).await??
+        } else {
+            self.ledger.append(&writes)?
+        };
+        Ok(tokio::task::spawn_blocking(move || unsynced.sync()))
     }
 
     pub(super) async fn program(&mut self, operations: &[PeerOp]) -> Result<(), DeviceError> {

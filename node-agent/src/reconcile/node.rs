@@ -240,7 +240,15 @@ impl Node {
     async fn put_in_order(&mut self) -> Result<(), NodeError> {
         self.repair().await?;
         self.scrub().await?;
-        self.settle_ended().await
+        self.settle_ended().await?;
+        self.tidy().await
+    }
+
+    async fn tidy(&self) -> Result<(), NodeError> {
+        if self.ledger.is_long() {
+            self.with_ledger(Ledger::tidy).await?;
+        }
+        Ok(())
     }
 
     async fn apply(&mut self, apply: Apply, received: Instant) -> Result<(), NodeError> {

@@ -17,8 +17,20 @@ pub trait Desired {
     fn keys(&self) -> impl Iterator<Item = &PublicKey>;
     /// None for a key that shall not be there.
     fn spec(&self, key: &PublicKey) -> Option<PeerSpec>;
-    /// Whether the peer is as it shall be; none where it shall not be there.
-    fn agrees(&self, status: &PeerStatus) -> Option<bool>;
+    /// How the peer stands to what shall be there.
+    fn judge(&self, status: &PeerStatus) -> Verdict;
+}
+
+/// What a peer that is in the interface is to those that shall be there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    Right,
+    /// It is there with another preshared key or other addresses.
+    Differs,
+    /// Its key is there, and belongs to another peer by now, which has to count from zero.
+    Stale,
+    /// It shall not be there.
+    Surplus,
 }
 
 /// The smallest list of operations that turns `actual` into `desired`. Removals come first, so that
@@ -27,21 +39,25 @@ pub trait Desired {
 pub fn plan(desired: &impl Desired, actual: &[PeerStatus]) -> Vec<PeerOp> {
     let mut operations = Vec::new();
     let mut updates = Vec::new();
+    let mut gone = HashSet::<_, RandomState>::default();
     let mut present = 0;
     for status in actual {
-        match desired.agrees(status) {
-            None => operations.push(PeerOp::Remove(status.public_key)),
-            Some(right) => {
+        match desired.judge(status) {
+            Verdict::Right => present += 1,
+            Verdict::Differs => {
                 present += 1;
-                let spec = (!right).then(|| desired.spec(&status.public_key));
-                updates.extend(spec.flatten().map(PeerOp::Update));
+                updates.extend(desired.spec(&status.public_key).map(PeerOp::Update));
+            }
+            Verdict::Stale | Verdict::Surplus => {
+                gone.insert(status.public_key);
+                operations.push(PeerOp::Remove(status.public_key));
             }
         }
     }
     operations.append(&mut updates);
     if present < desired.count() {
-        let known: HashSet<_, RandomState> =
-            actual.iter().map(|status| status.public_key).collect();
+        let known = actual.iter().map(|status| status.public_key);
+        let known: HashSet<_, RandomState> = known.filter(|key| !gone.contains(key)).collect();
         let missing = desired.keys().filter(|key| !known.contains(*key));
         operations.extend(missing.filter_map(|key| desired.spec(key)).map(PeerOp::Add));
     }
@@ -74,31 +90,44 @@ mod tests {
         }
     }
 
-    struct Specs(Vec<PeerSpec>);
+    struct Specs {
+        peers: Vec<PeerSpec>,
+        /// Other addresses are another peer's.
+        addresses_tell: bool,
+    }
 
     impl Specs {
         fn find(&self, key: &PublicKey) -> Option<&PeerSpec> {
-            self.0.iter().find(|spec| spec.public_key == *key)
+            self.peers.iter().find(|spec| spec.public_key == *key)
         }
     }
 
     impl Desired for Specs {
         fn count(&self) -> usize {
-            self.0.len()
+            self.peers.len()
         }
 
         fn keys(&self) -> impl Iterator<Item = &PublicKey> {
-            self.0.iter().map(|spec| &spec.public_key)
+            self.peers.iter().map(|spec| &spec.public_key)
         }
 
         fn spec(&self, key: &PublicKey) -> Option<PeerSpec> {
             self.find(key).cloned()
         }
 
-        fn agrees(&self, status: &PeerStatus) -> Option<bool> {
-            self.find(&status.public_key).map(|spec| {
-                spec.preshared_key == status.preshared_key && spec.allowed_ips == status.allowed_ips
-            })
+        fn judge(&self, status: &PeerStatus) -> Verdict {
+            let Some(spec) = self.find(&status.public_key) else {
+                return Verdict::Surplus;
+            };
+            if spec.allowed_ips != status.allowed_ips && self.addresses_tell {
+                Verdict::Stale
+            } else if spec.preshared_key == status.preshared_key
+                && spec.allowed_ips == status.allowed_ips
+            {
+                Verdict::Right
+            } else {
+                Verdict::Differs
+            }
         }
     }
 
@@ -155,13 +184,14 @@ mod tests {
         )
     }
 
-    fn specs(peers: &Peers) -> Specs {
+    fn specs(peers: &Peers, addresses_tell: bool) -> Specs {
         let specs = peers.iter();
-        Specs(
-            specs
+        Specs {
+            peers: specs
                 .map(|(key, (psk, nets))| spec(*key, *psk, nets))
                 .collect(),
-        )
+            addresses_tell,
+        }
     }
 
     proptest! {
@@ -169,20 +199,21 @@ mod tests {
         fn carried_out_it_leads_to_the_desired_state_and_to_rest(
             desired in peers(),
             actual in peers(),
+            addresses_tell in any::<bool>(),
         ) {
-            let desired = specs(&desired);
-            let before: Vec<_> = specs(&actual).0.into_iter().map(status).collect();
+            let desired = specs(&desired, addresses_tell);
+            let before: Vec<_> = specs(&actual, addresses_tell).peers.into_iter().map(status).collect();
             let mut after = before.clone();
             let operations = plan(&desired, &before);
             carry_out(&mut after, &operations);
             prop_assert_eq!(plan(&desired, &after), vec![]);
             after.sort_by_key(|peer| peer.public_key);
             prop_assert_eq!(after.len(), desired.count());
-            for (spec, peer) in desired.0.iter().zip(&after) {
+            for (spec, peer) in desired.peers.iter().zip(&after) {
                 prop_assert_eq!(spec.public_key, peer.public_key);
-                prop_assert_eq!(desired.agrees(peer), Some(true));
+                prop_assert_eq!(desired.judge(peer), Verdict::Right);
             }
-            let right = before.iter().filter(|peer| desired.agrees(peer) == Some(true)).count();
+            let right = before.iter().filter(|peer| desired.judge(peer) == Verdict::Right).count();
             prop_assert!(operations.len() <= before.len() + desired.count() - 2 * right);
         }
     }

@@ -165,7 +165,7 @@ impl Node {
     }
 
     /// Works with the ledger's files on a blocking thread.
-    async fn with_ledger<T: Send + 'static>(
+    pub(super) async fn with_ledger<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Ledger) -> Result<T, LedgerError> + Send + 'static,
     ) -> Result<T, NodeError> {

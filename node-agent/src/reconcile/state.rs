@@ -28,7 +28,7 @@ use self::desired::spec;
 use super::plan::plan;
 use crate::counters::{Book, Holder, Sequence};
 use crate::ipam::{Pool, PoolError};
-use crate::ledger::{self, Final, PeerRecord, Tunnel, Write};
+use crate::ledger::{self, Final, PeerRecord, Peers, Tunnel, Write};
 use crate::wireguard::{Hosts, PeerOp, PeerSpec, PeerStatus};
 
 /// What a change asks of the world, in this order.
@@ -49,7 +49,7 @@ pub(super) struct State {
     /// Asked on this host.
     pub(super) draining: bool,
     pub(super) settings: Settings,
-    peers: HashMap<PeerId, PeerRecord, RandomState>,
+    peers: Peers,
     by_key: HashMap<PublicKey, PeerId, RandomState>,
     /// Once somebody has asked for it.
     hash: OnceLock<StateHash>,
@@ -74,7 +74,7 @@ impl State {
             applied: stored.applied,
             draining: stored.draining,
             settings: stored.settings,
-            peers: HashMap::default(),
+            peers: Peers::default(),
             by_key: HashMap::default(),
             hash: OnceLock::new(),
             expiries: BTreeSet::new(),
@@ -83,19 +83,7 @@ impl State {
             sequence: Sequence::default(),
         };
         let mut forgotten = Vec::new();
-        let count = stored.peers.len();
-        state.peers.reserve(count);
-        state.by_key.reserve(count);
-        state.book.reserve(count);
-        for (peer, record) in stored.peers {
-            state.pool.reserve(record.addresses)?;
-            state.book.resume(record.public_key, holder(peer, &record));
-            let used = stored.consumed.get(&peer).copied();
-            state
-                .limits
-                .resume(peer, record.addresses, used.unwrap_or_default());
-            state.index(peer, record);
-        }
+        state.restore_peers(stored.peers, &stored.consumed)?;
         for (address, until) in stored.quarantine {
             if until <= now || state.pool.quarantine(address, until).is_err() {
                 forgotten.push(Write::NoQuarantine(address));
@@ -106,6 +94,31 @@ impl State {
             state.book.end(peer, counters);
         }
         Ok((state, forgotten))
+    }
+
+    /// Ten thousand of them before the node serves: each is hashed by its key once a map, and the map that the
+    /// ledger has read is kept.
+    fn restore_peers(
+        &mut self,
+        peers: Peers,
+        consumed: &HashMap<PeerId, u64>,
+    ) -> Result<(), PoolError> {
+        self.pool.make_room(peers.len());
+        self.by_key.reserve(peers.len());
+        self.book.reserve(peers.len());
+        for (peer, record) in &peers {
+            self.pool.reserve(record.addresses)?;
+            self.book.resume(record.public_key, holder(*peer, record));
+            if let Some(used) = consumed.get(peer) {
+                self.limits.resume(*peer, record.addresses, *used);
+            }
+            self.note(*peer, record);
+        }
+        let expiring = peers.iter();
+        let expiring = expiring.filter_map(|(peer, record)| Some((record.not_after?, *peer)));
+        self.expiries = expiring.collect();
+        self.peers = peers;
+        Ok(())
     }
 
     /// Whether this host or the plane wants no new clients here.
@@ -132,20 +145,10 @@ impl State {
         self.sequence
     }
 
-    /// What the interface lacks. A key of ours with addresses that its holder never had belongs to
-    /// an earlier holder: it is taken out first, so that the new one counts from zero.
+    /// What the interface lacks.
     #[must_use]
-    pub(super) fn repairs(&self, mut actual: Vec<PeerStatus>) -> Vec<PeerOp> {
-        let mut operations = Vec::new();
-        actual.retain(|status| {
-            let stale = self.by_key.contains_key(&status.public_key) && !self.is_own(status);
-            if stale {
-                operations.push(PeerOp::Remove(status.public_key));
-            }
-            !stale
-        });
-        operations.extend(plan(self, &actual));
-        operations
+    pub(super) fn repairs(&self, actual: &[PeerStatus]) -> Vec<PeerOp> {
+        plan(self, actual)
     }
 
     fn record(&self, key: &PublicKey) -> Option<&PeerRecord> {
@@ -424,15 +427,19 @@ impl State {
     }
 
     fn index(&mut self, peer: PeerId, record: PeerRecord) {
+        self.note(peer, &record);
+        if let Some(at) = record.not_after {
+            self.expiries.insert((at, peer));
+        }
+        self.peers.insert(peer, record);
+    }
+
+    fn note(&mut self, peer: PeerId, record: &PeerRecord) {
         self.by_key.insert(record.public_key, peer);
         if let Some(hash) = self.hash.get_mut() {
             hash.add(peer, &record.public_key);
         }
         self.limits.set(peer, record.addresses, record.limits);
-        if let Some(at) = record.not_after {
-            self.expiries.insert((at, peer));
-        }
-        self.peers.insert(peer, record);
     }
 
     fn forget(&mut self, peer: PeerId) -> Option<PeerRecord> {

@@ -6,7 +6,7 @@ use shared::wireguard::PublicKey;
 
 use super::State;
 use crate::ledger::PeerRecord;
-use crate::reconcile::plan::Desired;
+use crate::reconcile::plan::{Desired, Verdict};
 use crate::wireguard::{Hosts, PeerSpec, PeerStatus};
 
 impl Desired for State {
@@ -22,11 +22,19 @@ impl Desired for State {
         self.record(key).map(spec)
     }
 
-    fn agrees(&self, status: &PeerStatus) -> Option<bool> {
-        self.record(&status.public_key).map(|record| {
-            record.preshared_key == status.preshared_key
-                && Hosts::of(&status.allowed_ips).are(record.addresses)
-        })
+    /// A key of ours with addresses that its holder never had is an earlier holder's.
+    fn judge(&self, status: &PeerStatus) -> Verdict {
+        let Some(record) = self.record(&status.public_key) else {
+            return Verdict::Surplus;
+        };
+        let hosts = Hosts::of(&status.allowed_ips);
+        if !hosts.are(record.addresses) && !self.book.is_holders(&status.public_key, &hosts) {
+            Verdict::Stale
+        } else if record.preshared_key == status.preshared_key && hosts.are(record.addresses) {
+            Verdict::Right
+        } else {
+            Verdict::Differs
+        }
     }
 }
 

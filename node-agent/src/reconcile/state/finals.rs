@@ -1,7 +1,7 @@
 //! What peers counted that are gone: kept for a while, so that a repeated removal is answered with the
 //! same, and one that comes back goes on from it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use shared::ids::{Generation, PeerId};
@@ -40,9 +40,11 @@ impl State {
     /// Takes in what peers counted that were removed and still are in the interface: the agent died
     /// between the two.
     pub(in crate::reconcile) fn observe_removed(&mut self, dump: &[PeerStatus]) -> Vec<Write> {
+        let tunnels = self.finals.values().filter_map(|last| last.tunnel);
+        let gone: HashSet<PublicKey> = tunnels.map(|tunnel| tunnel.public_key).collect();
         let left: HashMap<PublicKey, Traffic> = dump
             .iter()
-            .filter(|status| !self.is_own(status))
+            .filter(|status| gone.contains(&status.public_key) && !self.is_own(status))
             .map(|status| (status.public_key, Traffic::from(status)))
             .collect();
         let mut writes = Vec::new();

@@ -222,7 +222,7 @@ impl World {
         self.state = restore(&self.ledger, self.now);
         self.observe();
         let dump = self.interface.dump();
-        let operations = self.state.repairs(dump);
+        let operations = self.state.repairs(&dump);
         let added: Vec<_> = operations
             .iter()
             .filter_map(|operation| match operation {
