@@ -58,8 +58,15 @@ pub enum LedgerError {
 pub struct Ledger {
     journal: Mutex<Journal>,
     path: PathBuf,
-    /// The directory, locked: the file itself is replaced now and then.
-    _lock: File,
+    _lock: Lock,
+}
+
+/// A state directory that is this process's alone, also where it holds no ledger yet. The directory is
+/// locked and not the file, which is replaced now and then.
+#[derive(Debug)]
+pub struct Lock {
+    directory: PathBuf,
+    _file: File,
 }
 
 /// A commit that is written and may not outlive the host yet.
@@ -87,26 +94,49 @@ impl Unsynced {
     }
 }
 
-impl Ledger {
-    /// Opens the ledger in `directory` and reads everything; makes both where there is none.
-    pub fn open(directory: &Path) -> Result<(Self, State), LedgerError> {
+impl Lock {
+    /// Makes the directory where there is none.
+    pub fn take(directory: &Path) -> Result<Self, LedgerError> {
         directory::prepare(directory)?;
-        let path = directory.join(FILE);
-        let lock = lock(directory, &path)?;
+        let locked = File::open(directory).map_err(TryLockError::Error);
+        let locked = locked.and_then(|file| file.try_lock().map(|()| file));
+        let file = locked.map_err(|error| match error {
+            TryLockError::WouldBlock => LedgerError::InUse(directory.to_owned()),
+            TryLockError::Error(source) => LedgerError::File {
+                path: directory.to_owned(),
+                source,
+            },
+        })?;
+        Ok(Self {
+            directory: directory.to_owned(),
+            _file: file,
+        })
+    }
+
+    /// Opens the ledger in the directory and reads everything; makes it where there is none.
+    pub fn open(self) -> Result<(Ledger, State), LedgerError> {
+        let path = self.directory.join(FILE);
         let opened = match read(&path) {
             Err(JournalError::Io(error)) if error.kind() == io::ErrorKind::NotFound => {
-                draft(directory, &path, State::default())
-                    .and_then(|draft| Ok((draft.adopt(directory, &path)?, State::default())))
+                draft(&self.directory, &path, State::default())
+                    .and_then(|draft| Ok((draft.adopt(&self.directory, &path)?, State::default())))
             }
             other => other,
         };
         let (journal, state) = opened.map_err(|error| failed(&path, error))?;
-        let ledger = Self {
+        let ledger = Ledger {
             journal: Mutex::new(journal),
             path,
-            _lock: lock,
+            _lock: self,
         };
         Ok((ledger, state))
+    }
+}
+
+impl Ledger {
+    /// Opens the ledger in `directory` and reads everything; makes both where there is none.
+    pub fn open(directory: &Path) -> Result<(Self, State), LedgerError> {
+        Lock::take(directory)?.open()
     }
 
     /// Carries `writes` out, all or none, durable on return. Blocks on the disk.
@@ -163,18 +193,6 @@ impl Ledger {
     fn journal(&self) -> MutexGuard<'_, Journal> {
         self.journal.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn lock(directory: &Path, path: &Path) -> Result<File, LedgerError> {
-    let locked = File::open(directory).map_err(TryLockError::Error);
-    let locked = locked.and_then(|file| file.try_lock().map(|()| file));
-    locked.map_err(|error| match error {
-        TryLockError::WouldBlock => LedgerError::InUse(path.to_owned()),
-        TryLockError::Error(source) => LedgerError::File {
-            path: directory.to_owned(),
-            source,
-        },
-    })
 }
 
 fn read(path: &Path) -> Result<(Journal, State), JournalError> {

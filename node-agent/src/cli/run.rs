@@ -22,11 +22,11 @@ use crate::control::Server;
 use crate::firewall::{Firewall, Keeper, Memory};
 use crate::host::LoadSampler;
 use crate::host::forwarding::Forwarding;
-use crate::ledger::{self, Ledger};
+use crate::ledger::{self, Lock};
 use crate::limits::NftTable;
 use crate::link::{Backoff, Link, LinkConfig};
 use crate::probe::Prober;
-use crate::reconcile::{Node, NodeConfig, NodeError, NodeHandle, SCRUB_AFTER};
+use crate::reconcile::{Ahead, Node, NodeConfig, NodeError, NodeHandle, SCRUB_AFTER};
 use crate::wireguard::{self, InterfaceSetup};
 
 const RECONCILE_EVERY: Duration = Duration::from_secs(10);
@@ -45,7 +45,19 @@ pub(super) async fn execute(config: Config) -> anyhow::Result<()> {
     let endpoint = config.wireguard.endpoint()?;
     let pool = config.pool()?;
     let boot_id = boot_id()?;
-    let (ledger, stored) = Ledger::open(&config.state_dir)?;
+    // Before anything is read: an agent that has not ended yet changes ledger and interface together.
+    let lock = Lock::take(&config.state_dir)?;
+    let device = wireguard::open(
+        config.wireguard.backend,
+        config.wireguard.interface.clone(),
+        config.wireguard.wireguard_go.clone(),
+    )
+    .await;
+    let ahead = match &device {
+        Ok(device) => Some(Ahead::begin(device).await),
+        Err(_) => None,
+    };
+    let (ledger, stored) = lock.open()?;
     let identity = stored.identity.clone().ok_or(NotEnrolled)?;
 
     let addresses = pool.node_addresses();
@@ -57,12 +69,7 @@ pub(super) async fn execute(config: Config) -> anyhow::Result<()> {
     let firewall = Keeper::start(firewall, rules, memory)
         .await
         .context("firewall")?;
-    let device = wireguard::open(
-        config.wireguard.backend,
-        config.wireguard.interface.clone(),
-        config.wireguard.wireguard_go.clone(),
-    )
-    .await?;
+    let device = device?;
     let setup = InterfaceSetup {
         private_key: ledger::private_key(&config.state_dir)?,
         listen_port: config.wireguard.port,
@@ -77,7 +84,7 @@ pub(super) async fn execute(config: Config) -> anyhow::Result<()> {
         reconcile_every: RECONCILE_EVERY,
         limits: Arc::new(NftTable::new(config.wireguard.interface.clone())),
     };
-    let mut node = Node::start(ledger, stored, device, node).await?;
+    let mut node = Node::start_from(ledger, stored, device, node, ahead).await?;
     if config.wireguard.scrub_endpoints {
         node = node.scrubbing(SCRUB_AFTER);
     }

@@ -7,7 +7,7 @@ use clap::Args;
 
 use crate::config::Config;
 use crate::firewall::{self, Firewall};
-use crate::ledger::{self, Ledger, LedgerError};
+use crate::ledger::{self, LedgerError, Lock};
 use crate::limits::{NftTable, Table};
 use crate::wireguard;
 
@@ -23,9 +23,9 @@ pub(super) struct Teardown {
 pub(super) async fn execute(command: Teardown) -> anyhow::Result<()> {
     let config = command.config;
     // Held until the end, so that no agent starts meanwhile.
-    let lock = match Ledger::open(&config.state_dir) {
+    let lock = match Lock::take(&config.state_dir) {
         Err(LedgerError::InUse(_)) => bail!("the agent is running; stop it first"),
-        opened => opened.ok(),
+        taken => taken.ok(),
     };
     let interface = config.wireguard.interface.clone();
     wireguard::open(

@@ -266,11 +266,18 @@ fn what_is_past_is_left_out_once_it_is_most_of_the_file() {
     }
     let (before, long) = (read(&path).expect("reads").1, size());
     ledger.tidy().expect("tidies");
-    assert!(size() < long / 2 && !ledger.is_long(), "{} of {long}", size());
+    assert!(
+        size() < long / 2 && !ledger.is_long(),
+        "{} of {long}",
+        size()
+    );
     assert_eq!(read(&path).expect("reads").1, before);
     let write = Write::Peer(PeerId(4), record(4));
     ledger.commit(&[write]).expect("commits");
-    assert!(matches!(Ledger::open(directory.path()), Err(LedgerError::InUse(_))));
+    assert!(matches!(
+        Ledger::open(directory.path()),
+        Err(LedgerError::InUse(_))
+    ));
     drop(ledger);
     assert_eq!(held(directory.path()), [2, 4]);
     // Nobody tidied for long: a commit of any length is read.

@@ -11,6 +11,7 @@ use shared::protocol::{
 };
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
+use tokio::task::yield_now;
 use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until, timeout};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::http::header::AUTHORIZATION;
@@ -273,7 +274,10 @@ impl Session<'_> {
             PlaneMessage::Apply(apply) => {
                 self.link.desires(apply.to);
                 let apply = Desired::Apply(apply);
-                Ok(self.link.node.desired(apply, received).await?)
+                self.link.node.desired(apply, received).await?;
+                // The node first: a client waits for what it does, and nobody for what is next here.
+                yield_now().await;
+                Ok(())
             }
             PlaneMessage::Token(token) => self.keep(token).await,
             PlaneMessage::Settings(settings) => Ok(self.link.node.settings(settings).await?),

@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
+use super::ahead::Ahead;
 use super::node::{Node, NodeError};
 use super::state::Staged;
 use crate::counters::Sequence;
@@ -166,6 +167,23 @@ impl Node {
             .iter()
             .filter(|it| !replaced.contains(&it.public_key));
         self.observe(own.map(Traffic::from), began).await?;
+        Ok(actual)
+    }
+
+    /// Takes a reading in that began before the node was there, if the interface is the one in the ledger.
+    pub(super) async fn look_back(
+        &mut self,
+        ahead: Ahead,
+        known: Option<Interface>,
+    ) -> Result<Vec<PeerStatus>, NodeError> {
+        self.ensure_interface().await?;
+        let actual = match ahead.peers().await {
+            Some(actual) if self.interface == known => actual,
+            _ => return self.look(&HashSet::new()).await,
+        };
+        let began = self.state.begin_dump();
+        self.observe(actual.iter().map(Traffic::from), began)
+            .await?;
         Ok(actual)
     }
 

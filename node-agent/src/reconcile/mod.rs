@@ -8,6 +8,7 @@
 //! no peer operation; a difference between ledger and interface is repaired within one period; the
 //! interface outlives the agent.
 
+mod ahead;
 mod converge;
 mod handle;
 mod limits;
@@ -19,6 +20,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 
+pub use ahead::Ahead;
 pub use handle::{
     Command, Desired, DrainedBy, Held, NodeGone, NodeHandle, NodeStatus, Operations, Outgoing,
     Report, Standing,

@@ -17,6 +17,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
+use super::ahead::Ahead;
 use super::handle::{
     Command, Desired, DrainedBy, Held, NodeStatus, Operations, Outgoing, Report, Standing,
 };
@@ -123,6 +124,17 @@ impl Node {
         device: Arc<dyn Device>,
         config: NodeConfig,
     ) -> Result<Self, NodeError> {
+        Self::start_from(ledger, stored, device, config, None).await
+    }
+
+    /// The same with a reading that has begun already.
+    pub async fn start_from(
+        ledger: Ledger,
+        stored: ledger::State,
+        device: Arc<dyn Device>,
+        config: NodeConfig,
+        ahead: Option<Ahead>,
+    ) -> Result<Self, NodeError> {
         let (interface, settled) = (stored.interface, stored.applied > Revision(0));
         let rotation = Rotation::restore(&stored);
         let (state, forgotten) =
@@ -153,7 +165,10 @@ impl Node {
         node.check_rotation().await?;
         node.rotate().await?;
         let nobody = HashSet::new();
-        let actual = node.look(&nobody).await?;
+        let actual = match ahead {
+            Some(ahead) => node.look_back(ahead, interface).await?,
+            None => node.look(&nobody).await?,
+        };
         let last_words = node.state.observe_removed(&actual);
         node.commit(last_words).await?;
         let expired = node.state.expire(Utc::now());

@@ -1,3 +1,4 @@
+mod ahead;
 mod crash;
 mod eventful;
 mod limits;

@@ -21,7 +21,7 @@ use crate::ipam::Pool;
 use crate::ledger::{self, Ledger};
 use crate::limits::fake::FakeTable;
 use crate::reconcile::{
-    Desired, Node, NodeConfig, NodeError, NodeHandle, NodeStatus, Outgoing, Standing,
+    Ahead, Desired, Node, NodeConfig, NodeError, NodeHandle, NodeStatus, Outgoing, Standing,
 };
 use crate::wireguard::fake::FakeDevice;
 use crate::wireguard::{Device, InterfaceSetup};
@@ -73,8 +73,18 @@ impl Rig {
         device: &FakeDevice,
         config: NodeConfig,
     ) -> Self {
+        Self::start_from(directory, device, config, None).await
+    }
+
+    pub(super) async fn start_from(
+        directory: &TempDir,
+        device: &FakeDevice,
+        config: NodeConfig,
+        ahead: Option<Ahead>,
+    ) -> Self {
         let (ledger, stored) = Ledger::open(directory.path()).expect("ledger");
-        let node = Node::start(ledger, stored, Arc::new(device.clone()), config)
+        let device = Arc::new(device.clone());
+        let node = Node::start_from(ledger, stored, device, config, ahead)
             .await
             .expect("starts");
         let (handle, commands) = NodeHandle::new();

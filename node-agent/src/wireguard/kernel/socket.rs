@@ -39,6 +39,8 @@ pub(super) struct Connection {
     family: u16,
     sequence: u32,
     answer: Zeroizing<Vec<u8>>,
+    /// The longest answer since the buffer was overwritten.
+    longest: usize,
 }
 
 /// How an exchange ended.
@@ -64,6 +66,7 @@ impl Connection {
             family,
             sequence: 0,
             answer: Zeroizing::new(Vec::with_capacity(READ_BYTES)),
+            longest: 0,
         })
     }
 
@@ -167,6 +170,7 @@ impl Connection {
         self.answer.clear();
         let received = self.socket.recv(&mut *self.answer, 0);
         received.map_err(io_failure)?;
+        self.longest = self.longest.max(self.answer.len());
         let mut rest = self.answer.as_slice();
         while !rest.is_empty() {
             let message = NetlinkBuffer::new_checked(rest).map_err(malformed)?;
@@ -201,8 +205,9 @@ impl Connection {
     /// over the one before, and the buffer lives on.
     fn wipe(&mut self) {
         self.answer.clear();
-        self.answer.resize(READ_BYTES, 0);
+        self.answer.resize(self.longest, 0);
         self.answer.clear();
+        self.longest = 0;
     }
 }
 
