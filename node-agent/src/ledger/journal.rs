@@ -96,16 +96,10 @@ pub(super) struct Head {
 }
 
 impl Head {
-    fn encode(self) -> [u8; HEAD_BYTES] {
-        let mut bytes = [0; HEAD_BYTES];
-        let numbers = [self.snapshot_end, self.peers].map(u64::to_le_bytes);
-        let told = MAGIC.into_iter().chain(numbers.into_iter().flatten());
-        let told: Vec<u8> = told.collect();
-        let digest = rapidhash_v3(&told).to_le_bytes();
-        for (place, byte) in bytes.iter_mut().zip(told.into_iter().chain(digest)) {
-            *place = byte;
-        }
-        bytes
+    fn encode(self) -> [[u8; 8]; HEAD_BYTES / 8] {
+        let [end, peers] = [self.snapshot_end, self.peers].map(u64::to_le_bytes);
+        let digest = rapidhash_v3([MAGIC, end, peers].as_flattened());
+        [MAGIC, end, peers, digest.to_le_bytes()]
     }
 
     fn decode(bytes: &[u8]) -> Option<Self> {
@@ -116,7 +110,7 @@ impl Head {
             snapshot_end: u64::from_le_bytes(*snapshot_end),
             peers: u64::from_le_bytes(*peers),
         };
-        (*magic == MAGIC && bytes == head.encode()).then_some(head)
+        (*magic == MAGIC && bytes == head.encode().as_flattened()).then_some(head)
     }
 }
 
@@ -180,7 +174,7 @@ impl Journal {
             snapshot_end: end,
             peers: u64::try_from(peers).unwrap_or_default(),
         };
-        file.write_all_at(&head.encode(), 0)?;
+        file.write_all_at(head.encode().as_flattened(), 0)?;
         restrict(directory, &draft)?;
         file.sync_all()?;
         Ok(Self {
@@ -271,7 +265,7 @@ fn frames<T>(
             if wanted <= buffer.len() || wanted > there {
                 break;
             }
-            *buffer = vec![0; wanted];
+            buffer = Zeroizing::new(vec![0; wanted]);
         }
     }
     Ok(at)

@@ -1,7 +1,6 @@
 //! The ledger on a real disk, whole and damaged.
 
 use super::*;
-use std::collections::HashMap;
 use std::fs;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
