@@ -23,6 +23,7 @@ pub mod mail;
 pub mod mmdb;
 pub mod redis;
 pub mod sim;
+pub mod stripe;
 pub mod wait;
 
 pub use app::{Place, TestApp, variables};

@@ -51,6 +51,7 @@ mod session;
 mod sessions;
 mod start;
 mod status;
+mod stripe_server;
 mod throttle;
 mod tls;
 mod walk;
