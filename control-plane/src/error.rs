@@ -85,11 +85,13 @@ codes! {
     ConnectionNotFound = "CONNECTION_NOT_FOUND", NOT_FOUND, "There is no such connection";
     BanNotFound = "BAN_NOT_FOUND", NOT_FOUND, "There is no such ban";
     AlertNotFound = "ALERT_NOT_FOUND", NOT_FOUND, "There is no such alert";
+    PlanNotFound = "PLAN_NOT_FOUND", NOT_FOUND, "There is no such plan";
     DeviceNotFound = "DEVICE_NOT_FOUND", NOT_FOUND, "There is no such device";
     /// The public key is live on this server in somebody else's connection.
     KeyInUse = "KEY_IN_USE", CONFLICT, "This public key is in use";
     /// Another server has the name.
     HostnameTaken = "HOSTNAME_TAKEN", CONFLICT, "A server with this host name exists already";
+    PlanExists = "PLAN_EXISTS", CONFLICT, "A plan with this id exists already";
     /// Clients are connected to the server.
     ServerInUse = "SERVER_IN_USE", CONFLICT, "The server has live connections; drain it first, or force it";
     Conflict = "CONFLICT", CONFLICT, "The resource's state does not allow this";

@@ -19,7 +19,7 @@ use crate::guard::{self, Lane};
 use crate::http::Answer;
 use crate::http::observe::{Series, observe};
 use crate::http::{cors, docs, frame, host, https, input};
-use crate::{accounts, audit, fleet, health, oauth, tunnels, usage};
+use crate::{accounts, audit, billing, fleet, health, oauth, tunnels, usage};
 
 /// What the document names.
 fn documented(config: &mut ServiceConfig<'_>) {
@@ -38,7 +38,8 @@ fn documented(config: &mut ServiceConfig<'_>) {
             .configure(oauth::routes)
             .configure(health::routes)
             .configure(tunnels::routes)
-            .configure(usage::routes),
+            .configure(usage::routes)
+            .configure(billing::routes),
     );
     fleet::node_routes(config);
     oauth::well_known(config);
@@ -51,6 +52,7 @@ fn aliases(config: &mut ServiceConfig<'_>) {
     oauth::aliases(config);
     tunnels::aliases(config);
     usage::aliases(config);
+    billing::aliases(config);
 }
 
 /// One worker's application. The layers run from the last to the first.

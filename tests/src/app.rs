@@ -7,10 +7,12 @@ use std::time::Duration;
 use chrono::{TimeDelta, Utc};
 use control_plane::accounts::{Role, SessionId};
 use control_plane::app::{AppState, Application, RunningApp};
+use control_plane::billing::subscription::{self, Reference, Seen};
 use control_plane::config::{Config, Variables};
 use control_plane::fleet::identity::Enrolment;
 use control_plane::fleet::selection::is_available;
 use control_plane::tunnels;
+use diesel_async::AsyncConnection;
 use secrecy::ExposeSecret;
 use shared::ids::{ConnectionId, UserId};
 use shared::protocol::Load;
@@ -167,6 +169,19 @@ impl TestApp {
         changed.expect("limits are written");
     }
 
+    /// What whoever reads a subscription at Stripe does with what it says. `id` names the subscription.
+    pub async fn subscription_seen(&self, user: UserId, id: &str, seen: &Seen) {
+        let state = self.state();
+        let mut connection = state.db().get().await.expect("a connection");
+        let applied = connection
+            .transaction(async |connection| {
+                let reference = Reference::new(id, vec![id.as_bytes().to_vec()]);
+                subscription::apply(state, connection, user, &reference, seen, Utc::now()).await
+            })
+            .await;
+        applied.expect("it is folded").signal(state);
+    }
+
     /// Waits until a replica relies on what Redis tells of ended sessions, or until it does not.
     pub async fn wait_hearing(&self, replica: usize, hears: bool) {
         let revocations = self.state_of(replica).revocations();
@@ -213,10 +228,10 @@ impl TestApp {
                  VALUES ('{user}', 'user{number}@example.org', 'none', '{role_name}');
                  INSERT INTO sessions (id, user_id, expires_at)
                  VALUES ('{}', '{user}', now() + interval '30 days');
-                 INSERT INTO subscriptions (id, user_id, plan_id, plan_type, end_date)
-                 SELECT '{}', '{user}', id, plan_type,
-                     CASE WHEN plan_type <> 'free' THEN now() + interval '30 days' END
-                 FROM plans WHERE id = '{plan}'",
+                 INSERT INTO subscriptions (id, user_id, plan_id, plan_type, end_date, access_until)
+                 SELECT '{}', '{user}', id, plan_type, ends_at, ends_at
+                 FROM plans, LATERAL (SELECT CASE WHEN plan_type <> 'free' THEN now() + interval '30 days' END AS ends_at) AS period
+                 WHERE id = '{plan}'",
                 session.0,
                 Uuid::now_v7()
             ))

@@ -8,6 +8,7 @@ pub(super) use profile::{Credentials, credentials, profile};
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
 use diesel::result::{DatabaseErrorKind, Error};
+use diesel::sql_types::{Bool, SmallInt, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use secrecy::{ExposeSecret, SecretString};
 use shared::ids::UserId;
@@ -16,6 +17,7 @@ use uuid::Uuid;
 use super::profile::{Device, Subscription};
 use super::{Email, Role};
 use crate::db::schema::{devices, plans, subscriptions, users};
+use crate::db::statement;
 
 diesel::define_sql_function! {
     /// What the unique index of the addresses is over.
@@ -98,33 +100,51 @@ async fn insert_subscription(
             subscriptions::plan_type.eq(plan_type),
             subscriptions::start_date.eq(account.starts),
             subscriptions::end_date.eq(account.ends),
+            subscriptions::access_until.eq(account.ends),
         ))
         .execute(connection)
         .await?;
     Ok(())
 }
 
-/// Whether the account is active, and the tier of its running plan.
+/// Whether the account is active, and the tier that its owner may use.
 pub(super) async fn tier(
     connection: &mut AsyncPgConnection,
     user: UserId,
-) -> QueryResult<Option<(bool, Option<i16>)>> {
-    let running = subscriptions::user_id
-        .eq(users::id)
-        .and(subscriptions::status.ne("canceled"))
-        .and(
-            subscriptions::end_date.is_null().or(subscriptions::end_date
-                .assume_not_null()
-                .gt(diesel::dsl::now)),
-        );
-    users::table
-        .left_join(subscriptions::table.on(running))
-        .left_join(plans::table.on(plans::id.nullable().eq(subscriptions::plan_id.nullable())))
-        .filter(users::id.eq(user.0))
-        .select((users::is_active, plans::tier.nullable()))
+) -> QueryResult<Option<(bool, i16)>> {
+    const SQL: &str = "SELECT is_active, tier FROM entitlements WHERE user_id = $1";
+
+    #[derive(QueryableByName)]
+    struct Row {
+        #[diesel(sql_type = Bool)]
+        is_active: bool,
+        #[diesel(sql_type = SmallInt)]
+        tier: i16,
+    }
+
+    let row: Option<Row> = statement(SQL)
+        .bind::<SqlUuid, _>(user.0)
+        .get_result(connection)
+        .await
+        .optional()?;
+    Ok(row.map(|row| (row.is_active, row.tier)))
+}
+
+/// Holds the person's row until the transaction ends: the address, of somebody who is still there.
+pub(super) async fn hold(
+    connection: &mut AsyncPgConnection,
+    user: UserId,
+) -> QueryResult<Option<Email>> {
+    let address: Option<String> = users::table
+        .find(user.0)
+        .filter(users::deleted_at.is_null())
+        .select(users::email)
+        .for_no_key_update()
         .first(connection)
         .await
-        .optional()
+        .optional()?;
+    let email = address.map(|address| Email::parse(&address)).transpose();
+    email.map_err(|error| Error::DeserializationError(error.into()))
 }
 
 #[derive(Queryable, Selectable)]

@@ -1,19 +1,28 @@
-//! Which servers a person's plan opens.
+//! Which servers a person's plan opens, and the hold on a person whose plan changes.
 
 use diesel_async::AsyncPgConnection;
 use shared::ids::UserId;
 
-use super::store;
+use super::{Email, store};
 use crate::error::{ApiError, Code};
 
-/// The tier of the person's plan; the lowest where nothing paid is running.
+/// The tier that the person may use; the free plan's where nothing paid is running.
 pub async fn tier(connection: &mut AsyncPgConnection, user: UserId) -> Result<i16, ApiError> {
     let (is_active, tier) = store::tier(connection, user)
         .await?
         .ok_or(Code::Unauthorized)?;
     if is_active {
-        Ok(tier.unwrap_or_default())
+        Ok(tier)
     } else {
         Err(Code::AccountSuspended.into())
     }
+}
+
+/// Holds the person's row until the transaction ends, so that one change of what they have follows the
+/// other. Their address; none where they are gone.
+pub async fn hold(
+    connection: &mut AsyncPgConnection,
+    user: UserId,
+) -> Result<Option<Email>, ApiError> {
+    Ok(store::hold(connection, user).await?)
 }

@@ -20,7 +20,7 @@ use crate::guard::CountryError;
 use crate::jobs::{self, Handlers};
 use crate::mail::{MailError, Postman};
 use crate::router::{self, Documentation};
-use crate::{listener, tunnels, usage};
+use crate::{billing, listener, tunnels, usage};
 
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -236,6 +236,8 @@ async fn start_tasks(state: &web::Data<AppState>, handlers: Handlers) {
     tasks.spawn(async move { usage::look(&looking).await });
     let sharing = state.clone();
     tasks.spawn(async move { tunnels::share_quotas(&sharing).await });
+    let lapsing = state.clone();
+    tasks.spawn(async move { billing::subscription::run(&lapsing).await });
     tasks.spawn(jobs::run(state.clone().into_inner(), handlers));
     let sweeping = state.clone();
     tasks.spawn(async move { jobs::periodic::run(&sweeping, upkeep::CHORES).await });

@@ -72,6 +72,12 @@ actions! {
     LiftBan = "ban.lift";
     AcknowledgeAlert = "alert.acknowledge";
     ResetRateLimits = "rate_limits.reset";
+    CreatePlan = "plan.create";
+    EditPlan = "plan.edit";
+    /// Nobody can buy it any more.
+    WithdrawPlan = "plan.withdraw";
+    /// Stripe or time changed it.
+    ChangeSubscription = "subscription.change";
 }
 
 /// Who acted.
@@ -122,6 +128,7 @@ pub enum Subject {
     EnrolmentToken(Uuid),
     Ban(Uuid),
     Alert(Uuid),
+    Plan(String),
 }
 
 impl Subject {
@@ -136,6 +143,7 @@ impl Subject {
             Self::EnrolmentToken(_) => "enrolment_token",
             Self::Ban(_) => "ban",
             Self::Alert(_) => "alert",
+            Self::Plan(_) => "plan",
         }
     }
 
@@ -149,7 +157,7 @@ impl Subject {
             | Self::Ban(id)
             | Self::Alert(id) => id.to_string(),
             Self::Server(id) => id.to_string(),
-            Self::OauthClient(id) => id.clone(),
+            Self::OauthClient(id) | Self::Plan(id) => id.clone(),
         }
     }
 }

@@ -92,7 +92,7 @@ struct ActorView {
 #[schema(as = AuditSubject)]
 struct SubjectView {
     /// `user`, `session`, `device`, `operator_token`, `oauth_client`, `server`, `enrolment_token`,
-    /// `ban` or `alert`.
+    /// `ban`, `alert` or `plan`.
     #[schema(example = "user")]
     kind: String,
     #[schema(example = "0190a0c8-0000-7000-8000-000000000002")]

@@ -258,6 +258,14 @@ pub const VARIABLES: &[(&str, &str)] = &[
         "OFFER_AFTER_SILENCE",
         "clients of a node that is silent for so long are offered another server [15s]",
     ),
+    (
+        "PAST_DUE_GRACE_DAYS",
+        "days that a plan stays after a renewal was not paid [7]",
+    ),
+    (
+        "PAST_DUE_THROTTLE_MBPS",
+        "rate in each direction meanwhile [the plan's]",
+    ),
     ("LOG_FORMAT", "text or json [text]"),
     (
         "RUST_LOG",

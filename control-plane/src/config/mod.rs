@@ -7,6 +7,7 @@
 mod accounts;
 mod alerts;
 mod app;
+mod billing;
 mod country;
 mod database;
 mod guard;
@@ -28,6 +29,7 @@ use std::collections::BTreeMap;
 pub use accounts::AccountsConfig;
 pub use alerts::AlertsConfig;
 pub use app::AppConfig;
+pub use billing::BillingConfig;
 pub use country::{CountryCode, CountryConfig, CountryRule};
 pub use database::DatabaseConfig;
 pub use guard::{AccountLimits, GroupLimits, GuardConfig, Limit, Threshold};
@@ -62,6 +64,7 @@ pub struct Config {
     pub accounts: AccountsConfig,
     pub mail: MailConfig,
     pub vpn: VpnConfig,
+    pub billing: BillingConfig,
     pub nodes: NodesConfig,
     pub logging: LoggingConfig,
     settings: Vec<Setting>,
@@ -84,6 +87,7 @@ impl Config {
             accounts: AccountsConfig::read(&mut reader),
             mail: MailConfig::read(&mut reader),
             vpn: VpnConfig::read(&mut reader),
+            billing: BillingConfig::read(&mut reader),
             logging: LoggingConfig::read(&mut reader),
             app,
             database,

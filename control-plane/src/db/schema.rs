@@ -214,6 +214,9 @@ diesel::table! {
         is_offered -> Bool,
         created_at -> Timestamptz,
         updated_at -> Timestamptz,
+        seal_row -> Uuid,
+        sealed_price -> Nullable<Bytea>,
+        trial_days -> Int4,
     }
 }
 
@@ -293,6 +296,13 @@ diesel::table! {
         auto_renew -> Bool,
         created_at -> Timestamptz,
         updated_at -> Timestamptz,
+        stripe_hash -> Nullable<Bytea>,
+        sealed_stripe_id -> Nullable<Bytea>,
+        trial_end -> Nullable<Timestamptz>,
+        cancel_at_period_end -> Bool,
+        access_until -> Nullable<Timestamptz>,
+        throttle_mbps -> Nullable<Int4>,
+        lapsed_at -> Nullable<Timestamptz>,
     }
 }
 

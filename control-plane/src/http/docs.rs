@@ -19,7 +19,7 @@ use crate::error::ErrorEnvelope;
 pub use pages::{DOCUMENT, document, pages};
 
 /// What operations are grouped by.
-const TAGS: [(&str, &str); 9] = [
+const TAGS: [(&str, &str); 10] = [
     (
         "accounts",
         "Registration, login, the caller's own account and devices",
@@ -36,6 +36,7 @@ const TAGS: [(&str, &str); 9] = [
         "connections",
         "Connecting, disconnecting, configurations and live metrics",
     ),
+    ("billing", "Plans, and the caller's subscription"),
     ("node", "What the agent of a VPN host calls"),
     ("operations", "Whether the service works"),
 ];

@@ -59,6 +59,8 @@ permissions! {
     /// Sees who is banned and how an address stands with the limits.
     ReadSecurity = "security:read", Support;
     WriteSecurity = "security:write", Admin;
+    ReadPlans = "plans:read", Support;
+    WritePlans = "plans:write", Admin;
 }
 
 /// Somebody who has the permission.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use chrono::{DateTime, Utc};
 use diesel_async::AsyncPgConnection;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize, Serializer};
@@ -32,6 +33,14 @@ pub enum Letter {
     MfaEnabled,
     MfaDisabled,
     AccountDeleted,
+    /// A renewal was not paid; the plan stays until then.
+    PaymentFailed {
+        until: DateTime<Utc>,
+    },
+    /// It was not paid in time.
+    GraceEnded,
+    /// What was paid for is over.
+    SubscriptionEnded,
     /// To the operators.
     Attacked {
         kind: AlertKind,

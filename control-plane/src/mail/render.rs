@@ -1,5 +1,7 @@
 //! What a letter says, as text and as HTML.
 
+use std::borrow::Cow;
+
 use askama::Template;
 
 use super::letter::Letter;
@@ -22,7 +24,7 @@ pub(super) struct Rendered {
 
 struct Content {
     subject: &'static str,
-    paragraphs: Vec<&'static str>,
+    paragraphs: Vec<Cow<'static, str>>,
     link: Option<Link>,
     closing: &'static str,
 }
@@ -70,7 +72,7 @@ fn content(letter: &Letter, public_url: &str) -> Content {
     match letter {
         Letter::VerifyEmail { token } => Content {
             subject: "confirm your address",
-            paragraphs: vec!["Please confirm that this address is yours."],
+            paragraphs: vec!["Please confirm that this address is yours.".into()],
             link: Some(Link {
                 label: "Confirm this address",
                 url: format!("{public_url}/verify-email?token={}", token.expose()),
@@ -79,7 +81,7 @@ fn content(letter: &Letter, public_url: &str) -> Content {
         },
         Letter::ResetPassword { token } => Content {
             subject: "choose a new password",
-            paragraphs: vec!["Somebody, hopefully you, asked for a new password of your account."],
+            paragraphs: vec!["Somebody, hopefully you, asked for a new password of your account.".into()],
             link: Some(Link {
                 label: "Choose a new password",
                 url: format!("{public_url}/reset-password?token={}", token.expose()),
@@ -95,9 +97,11 @@ fn content(letter: &Letter, public_url: &str) -> Content {
             subject: "somebody is trying passwords of your account",
             paragraphs: vec![
                 "Somebody tries one password after the other for your account, from places where you \
-                 never logged in. We refuse more such tries for a while.",
+                 never logged in. We refuse more such tries for a while."
+                    .into(),
                 "Wherever you logged in before, you can go on as usual. If you are the one who tries, \
-                 ask for a new password in the app: once you chose it, you can log in where you are.",
+                 ask for a new password in the app: once you chose it, you can log in where you are."
+                    .into(),
             ],
             link: None,
             closing: "If it was not you, you need not do anything, as long as your password is long \
@@ -117,13 +121,43 @@ fn content(letter: &Letter, public_url: &str) -> Content {
         ),
         Letter::AccountDeleted => Content {
             subject: "your account was deleted",
-            paragraphs: vec!["Your account was deleted, and with it what we knew of you."],
+            paragraphs: vec!["Your account was deleted, and with it what we knew of you.".into()],
             link: None,
             closing: "This is the last mail that you get from us.",
         },
+        Letter::PaymentFailed { until } => Content {
+            subject: "a payment failed",
+            paragraphs: vec![
+                "The renewal of your plan could not be charged. We try again in the next days.".into(),
+                format!(
+                    "Nothing ends for now: your plan stays until {}. Please see in the app that your \
+                     payment method is valid and covered.",
+                    until.format("%-d %B %Y, %H:%M UTC")
+                )
+                .into(),
+            ],
+            link: None,
+            closing: "Once the payment succeeds, everything goes on as before.",
+        },
+        Letter::GraceEnded => Content {
+            subject: "your plan is on hold",
+            paragraphs: vec![
+                "The renewal of your plan was not paid in time. Your account has the free plan now.".into(),
+            ],
+            link: None,
+            closing: "Your plan comes back with a payment that succeeds; the app shows how.",
+        },
+        Letter::SubscriptionEnded => Content {
+            subject: "your plan has ended",
+            paragraphs: vec![
+                "What you paid for is over. Your account goes on with the free plan.".into(),
+            ],
+            link: None,
+            closing: "Thank you for having been with us. You can choose a plan again at any time.",
+        },
         Letter::Attacked { kind } => Content {
             subject: "an attack began",
-            paragraphs: vec![attack(*kind)],
+            paragraphs: vec![attack(*kind).into()],
             link: None,
             closing: "Read on at /api/v1/admin/security/alerts, and acknowledge there that you look into \
                       it. Further attacks of this kind cause no mail for a quarter of an hour.",
@@ -150,7 +184,7 @@ const fn attack(kind: AlertKind) -> &'static str {
 fn notice(subject: &'static str, text: &'static str) -> Content {
     Content {
         subject,
-        paragraphs: vec![text],
+        paragraphs: vec![text.into()],
         link: None,
         closing: NOT_YOU,
     }
@@ -158,6 +192,8 @@ fn notice(subject: &'static str, text: &'static str) -> Content {
 
 #[cfg(test)]
 mod tests {
+    use chrono::DateTime;
+
     use super::*;
     use crate::secrets::SecretToken;
     use secrecy::ExposeSecret;
@@ -184,6 +220,11 @@ mod tests {
             Letter::MfaEnabled,
             Letter::MfaDisabled,
             Letter::AccountDeleted,
+            Letter::PaymentFailed {
+                until: DateTime::UNIX_EPOCH,
+            },
+            Letter::GraceEnded,
+            Letter::SubscriptionEnded,
         ];
         for letter in letters.into_iter().chain(attacks) {
             let content = content(&letter, "https://vpn.example.org");
@@ -193,9 +234,10 @@ mod tests {
                 html,
             } = render(&letter, &sender()).unwrap();
             assert!(subject.starts_with("Prime & Sons: "), "{subject}");
-            for words in content.paragraphs.iter().chain([&content.closing]) {
+            let closing = Cow::from(content.closing);
+            for words in content.paragraphs.iter().chain([&closing]) {
                 assert!(
-                    text.contains(words) && html.contains(words),
+                    text.contains(&**words) && html.contains(&**words),
                     "{text}\n{html}"
                 );
             }

@@ -14,11 +14,18 @@ use uuid::Uuid;
 
 use super::{KeyRing, Place, SealError};
 use crate::accounts::mfa::SealedSecrets;
+use crate::billing::{SealedPrices, SealedSubscriptionIds};
 use crate::jobs::SealedPayloads;
 use crate::tunnels::SealedPresharedKeys;
 
 /// Every column that is sealed.
-pub const COLUMNS: &[&dyn SealedColumn] = &[&SealedSecrets, &SealedPayloads, &SealedPresharedKeys];
+pub const COLUMNS: &[&dyn SealedColumn] = &[
+    &SealedSecrets,
+    &SealedPayloads,
+    &SealedPresharedKeys,
+    &SealedSubscriptionIds,
+    &SealedPrices,
+];
 
 /// Rows read and written at once.
 const BATCH: i64 = 500;

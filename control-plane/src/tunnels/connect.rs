@@ -260,14 +260,14 @@ impl Attempt<'_> {
         let view = self.state.fleet().view();
         if let Some(wanted) = self.request.server {
             let server = view.get(wanted).ok_or(Code::ServerNotFound)?;
-            if server.tier > entitlement.tier {
+            if server.tier > entitlement.bounds.tier {
                 return Err(Code::PlanRequired.into());
             }
         }
         let criteria = Criteria {
             server: self.request.server,
             location: self.request.location.clone(),
-            tier: entitlement.tier,
+            tier: entitlement.bounds.tier,
             limits: entitlement.is_limited(),
             ..Criteria::default()
         };
@@ -326,8 +326,8 @@ impl Attempt<'_> {
             public_key: keys.public,
             idempotency_key: stored_key.as_deref(),
             replaces,
-            expires_at: entitlement.ends_at,
-            max_connections: entitlement.max_connections,
+            expires_at: entitlement.bounds.end_on(server.tier),
+            max_connections: entitlement.bounds.max_connections,
             offered_for: self.offer.map(|new| new.lifetime),
             sealed_psk: &sealed_psk,
             rates: entitlement.rates,
@@ -520,7 +520,7 @@ impl Attempt<'_> {
             private_key: keys.private,
             preshared_key: Some(up.preshared_key),
             started_at: up.started_at,
-            expires_at: entitlement.ends_at,
+            expires_at: entitlement.bounds.end_on(server.tier),
             spent: Spent {
                 db: up.db,
                 node: up.node,

@@ -89,7 +89,7 @@ fn conclude(entitlement: &Entitlement, leaving: &LiveConnection) -> Decision {
 
 fn is_full(entitlement: &Entitlement) -> bool {
     let places = entitlement.live.iter().filter(|live| live.holds_place);
-    let limit = usize::try_from(entitlement.max_connections).unwrap_or(0);
+    let limit = usize::try_from(entitlement.bounds.max_connections).unwrap_or(0);
     places.count() >= limit
 }
 
@@ -189,6 +189,7 @@ impl Request {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tunnels::bounds::Bounds;
     use crate::tunnels::store::Rates;
 
     const KEY: PublicKey = PublicKey::from_bytes([1; 32]);
@@ -210,9 +211,12 @@ mod tests {
     fn entitlement(max_connections: i32, live: Vec<LiveConnection>) -> Entitlement {
         Entitlement {
             is_active: true,
-            max_connections,
-            tier: 0,
-            ends_at: None,
+            bounds: Bounds {
+                tier: 0,
+                lasting_tier: 0,
+                max_connections,
+                ends_at: None,
+            },
             device_key: None,
             rates: Rates::default(),
             quota: None,

@@ -11,7 +11,10 @@
 //! - A client's private key is never stored, and leaves only inside the answer that made it.
 //! - What a plan limits is part of the desired peer. No connection of a plan with limits goes to a node
 //!   that does not know them.
+//! - Whoever has less of a plan than before keeps the connections that still fit, without a reconnect. The
+//!   others end.
 
+mod bounds;
 mod cleanup;
 mod client_config;
 mod connect;

@@ -72,6 +72,8 @@ pub enum EndReason {
     ServerGone,
     /// Its user's quota of the month is used up.
     Quota,
+    /// Its user's plan has no place for it any more.
+    Plan,
 }
 
 impl EndReason {
@@ -88,6 +90,7 @@ impl EndReason {
             Self::Withdrawn => "withdrawn",
             Self::ServerGone => "server_gone",
             Self::Quota => "quota",
+            Self::Plan => "plan",
         }
     }
 }

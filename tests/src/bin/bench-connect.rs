@@ -320,8 +320,8 @@ async fn people(
          opened AS (
              INSERT INTO sessions (id, user_id, expires_at)
              SELECT id, id, now() + interval '1 day' FROM made)
-         INSERT INTO subscriptions (id, user_id, plan_id, plan_type, end_date)
-         SELECT gen_random_uuid(), id, 'premium_monthly', 'monthly', now() + interval '1 day'
+         INSERT INTO subscriptions (id, user_id, plan_id, plan_type, end_date, access_until)
+         SELECT gen_random_uuid(), id, 'premium_monthly', 'monthly', now() + interval '1 day', now() + interval '1 day'
          FROM made"
     ))
     .await;

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use chrono::{DateTime, Utc};
 use ipnet::{Ipv4Net, Ipv6Net};
 use shared::ids::{ConnectionId, Generation, PeerId, Revision};
 use shared::protocol::counters::{CountersFrame, MAX_ENTRIES};
@@ -22,6 +23,7 @@ pub struct SimPeer {
     pub addresses: Addresses,
     pub counters: PeerCounters,
     pub limits: Limits,
+    pub not_after: Option<DateTime<Utc>>,
     /// Bytes that passed while there was an allowance.
     pub consumed: u64,
 }
@@ -142,6 +144,7 @@ impl Peers {
                 held.limits = peer.limits;
                 self.limit_changes += 1;
             }
+            held.not_after = peer.not_after;
             let addresses = held.addresses;
             return result(Outcome::Active { addresses });
         }
@@ -168,6 +171,7 @@ impl Peers {
             addresses,
             counters,
             limits: peer.limits,
+            not_after: peer.not_after,
             consumed: 0,
         };
         self.held.insert(id, held);

@@ -8,6 +8,7 @@
 mod accounts;
 mod admin_servers;
 mod alerts;
+mod billing;
 mod client_config;
 mod connect;
 mod country;

@@ -16,6 +16,7 @@ const SCHEMA: &str = "
     UNION ALL SELECT 'function ' || proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace
     UNION ALL SELECT 'comment ' || objoid::regclass || ' ' || objsubid || ' ' || description
     FROM pg_description JOIN pg_class ON pg_class.oid = objoid AND relnamespace = 'public'::regnamespace
+    UNION ALL SELECT 'view ' || viewname || ' ' || definition FROM pg_views WHERE schemaname = 'public'
     UNION ALL SELECT 'plan ' || id || ' ' || max_connections FROM plans";
 
 async fn schema(db: &TestDb) -> Vec<String> {
@@ -65,8 +66,8 @@ async fn schema_rs_is_what_the_migrations_make() {
     let columns = db
         .texts(
             "SELECT table_name || '.' || column_name || ' ' || udt_name || ' ' || is_nullable
-             FROM information_schema.columns
-             WHERE table_schema = 'public' AND table_name NOT LIKE '\\_\\_diesel%'
+             FROM information_schema.columns JOIN information_schema.tables USING (table_schema, table_name)
+             WHERE table_schema = 'public' AND table_type = 'BASE TABLE' AND table_name NOT LIKE '\\_\\_diesel%'
              ORDER BY table_name, ordinal_position",
         )
         .await;

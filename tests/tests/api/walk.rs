@@ -101,6 +101,28 @@ const TABLE: &[(&str, &str, Access)] = &[
         "/api/v1/users/{id}/role",
         Permitted("roles:write", Role::Superuser),
     ),
+    ("GET", "/api/v1/subscriptions/plans", Open),
+    ("GET", "/api/v1/subscriptions/status", People),
+    (
+        "GET",
+        "/api/v1/admin/plans",
+        Permitted("plans:read", Role::Support),
+    ),
+    (
+        "POST",
+        "/api/v1/admin/plans",
+        Permitted("plans:write", Role::Admin),
+    ),
+    (
+        "PUT",
+        "/api/v1/admin/plans/{id}",
+        Permitted("plans:write", Role::Admin),
+    ),
+    (
+        "DELETE",
+        "/api/v1/admin/plans/{id}",
+        Permitted("plans:write", Role::Admin),
+    ),
     (
         "GET",
         "/api/v1/admin/audit",
@@ -392,6 +414,9 @@ impl<'a> Scene<'a> {
             return path.to_owned();
         };
         let (_, after) = rest.split_once('}').expect("a closed parameter");
+        if before.contains("/plans/") {
+            return format!("{before}free{after}");
+        }
         let id = if before.contains("/devices/") {
             self.device
         } else if before.contains("/sessions/") {

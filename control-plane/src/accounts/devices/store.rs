@@ -39,11 +39,8 @@ pub(super) async fn lock(
     user: UserId,
 ) -> QueryResult<Option<(bool, i32)>> {
     const SQL: &str = "
-        SELECT u.is_active, p.max_devices
-          FROM users u
-          LEFT JOIN subscriptions s ON s.user_id = u.id AND s.status <> 'canceled'
-                AND (s.end_date IS NULL OR s.end_date > now())
-          JOIN plans p ON p.id = coalesce(s.plan_id, 'free')
+        SELECT u.is_active, e.max_devices
+          FROM users u JOIN entitlements e ON e.user_id = u.id
          WHERE u.id = $1 AND u.deleted_at IS NULL
            FOR NO KEY UPDATE OF u";
 

@@ -3,6 +3,9 @@
 //! - A node enforces what it was told; here it is decided what that is. A change of limits is a change of
 //!   the desired peer like any other, and never touches the tunnel.
 //! - What the nodes may still let through is never more than what is left; see [`shares`].
+//! - A plan's end is on the node where the free one opens the server no more; elsewhere the peer stays and
+//!   its limits come down. Who has more live than the plan has places for, or on servers that it does not open,
+//!   loses those.
 //! - What is due is learnt from the statements that store what nodes report. A sweep finds whatever got
 //!   lost in between, the turn of a month, and plans that were changed by hand.
 
@@ -16,6 +19,7 @@ use shared::ids::{ServerId, UserId};
 use uuid::Uuid;
 
 use self::shares::{Lease, UNLIMITED, Verdict, share};
+use super::bounds::unfit;
 use super::end::announce;
 use super::store::{self, Account, Desired, Limited, Stamp};
 use crate::app::AppState;
@@ -118,7 +122,14 @@ async fn apply(conn: &mut AsyncPgConnection, users: &[UserId]) -> Result<LimitsC
     let mut changed = LimitsChanged::default();
     let mut left = users.to_vec();
     for _ in 0..MAX_ROUNDS {
-        let round = Round::decide(store::accounts(conn, &left).await?);
+        let accounts = store::accounts(conn, &left).await?;
+        let ended = end_unfit(conn, &accounts).await?;
+        if !ended.is_empty() {
+            // What is left of a quota depends on what is left of the connections.
+            changed.ended.extend(ended);
+            continue;
+        }
+        let round = Round::decide(accounts);
         left = round.writers();
         if !round.stamps.is_empty() {
             for (user, server) in store::write_limits(conn, &round.stamps, &round.desired).await? {
@@ -136,6 +147,30 @@ async fn apply(conn: &mut AsyncPgConnection, users: &[UserId]) -> Result<LimitsC
         }
     }
     Ok(changed)
+}
+
+/// Ends what the plans have no place for, and moves the rest into the places that there are.
+async fn end_unfit(
+    conn: &mut AsyncPgConnection,
+    accounts: &[Account],
+) -> Result<Vec<store::Ended>, ApiError> {
+    let mut all = Vec::new();
+    for account in accounts {
+        let spots: Vec<_> = account.live.iter().map(|live| live.spot).collect();
+        let ending = unfit(&spots, account.bounds);
+        let is_beyond = account.bounds.is_beyond(&spots);
+        if ending.is_empty() && !is_beyond {
+            continue;
+        }
+        store::hold(conn, account.user).await?;
+        if !ending.is_empty() {
+            all.extend(store::end_unfit(conn, account.user, &ending).await?);
+        }
+        if is_beyond {
+            store::renumber(conn, account.user, account.bounds.max_connections).await?;
+        }
+    }
+    Ok(all)
 }
 
 /// What is to be written for some people at once.
@@ -180,12 +215,16 @@ fn desired(account: &Account) -> Option<Vec<Desired>> {
     };
     let desired = account.live.iter().zip(leases).map(|(live, lease)| {
         let allowance = |lease: Option<Lease>| lease.map(|it| it.allowance);
-        let is_news = live.rates != account.rates || allowance(live.lease) != allowance(lease);
+        let expires_at = account.bounds.end_of(live.spot);
+        let is_news = live.rates != account.rates
+            || allowance(live.lease) != allowance(lease)
+            || live.expires_at != expires_at;
         Desired {
             connection: live.connection,
             user: account.user,
             rates: account.rates,
             lease,
+            expires_at,
             is_news,
         }
     });

@@ -10,9 +10,10 @@ use shared::ids::{ConnectionId, DeviceId, ServerId, UserId};
 use shared::wireguard::PublicKey;
 use uuid::Uuid;
 
-use super::quota::{Rates, Stamp, plan_sql, quota_columns};
+use super::quota::{Rates, Stamp, quota_columns};
 use super::{corrupt, key_from_row};
 use crate::db::statement;
+use crate::tunnels::bounds::Bounds;
 use crate::tunnels::model::Status;
 use crate::tunnels::quota::shares::{Quota, UNLIMITED};
 use crate::usage::ledger::from_row;
@@ -21,11 +22,7 @@ use crate::usage::ledger::from_row;
 #[derive(Debug, Clone, PartialEq)]
 pub(in crate::tunnels) struct Entitlement {
     pub(in crate::tunnels) is_active: bool,
-    pub(in crate::tunnels) max_connections: i32,
-    /// Servers up to this tier.
-    pub(in crate::tunnels) tier: i16,
-    /// When what was paid for ends.
-    pub(in crate::tunnels) ends_at: Option<DateTime<Utc>>,
+    pub(in crate::tunnels) bounds: Bounds,
     /// The key of the device that was asked for, if it is theirs.
     pub(in crate::tunnels) device_key: Option<PublicKey>,
     pub(in crate::tunnels) rates: Rates,
@@ -79,6 +76,8 @@ struct Row {
     max_connections: i32,
     #[diesel(sql_type = Int2)]
     tier: i16,
+    #[diesel(sql_type = Int2)]
+    lasting_tier: i16,
     #[diesel(sql_type = Nullable<Timestamptz>)]
     ends_at: Option<DateTime<Utc>>,
     #[diesel(sql_type = Nullable<Text>)]
@@ -126,16 +125,15 @@ pub(in crate::tunnels) async fn entitlement(
     device: Option<DeviceId>,
 ) -> diesel::QueryResult<Option<Entitlement>> {
     const SQL: &str = concat!(
-        "SELECT u.is_active, p.max_connections, p.tier, s.end_date AS ends_at, d.public_key AS device_key,
+        "SELECT p.is_active, p.max_connections, p.tier, p.lasting_tier, p.ends_at, d.public_key AS device_key,
                c.id AS connection, c.server_id AS server, c.status, c.client_public_key AS public_key,
                c.idempotency_key, c.user_slot IS NOT NULL AS holds_place,
                c.offered_until IS NOT NULL AS is_offer, c.supersedes, c.consumed, c.allowance_held,",
-        quota_columns!("u.id"),
-        "FROM users u",
-        plan_sql!("u.id"),
-        "LEFT JOIN devices d ON d.id = $2 AND d.user_id = u.id
-          LEFT JOIN connections c ON c.user_id = u.id AND c.status IN ('connecting', 'connected')
-         WHERE u.id = $1"
+        quota_columns!("p.user_id"),
+        "FROM entitlements p
+          LEFT JOIN devices d ON d.id = $2 AND d.user_id = p.user_id
+          LEFT JOIN connections c ON c.user_id = p.user_id AND c.status IN ('connecting', 'connected')
+         WHERE p.user_id = $1"
     );
     let rows: Vec<Row> = statement(SQL)
         .bind::<SqlUuid, _>(user.0)
@@ -147,9 +145,12 @@ pub(in crate::tunnels) async fn entitlement(
     };
     Ok(Some(Entitlement {
         is_active: first.is_active,
-        max_connections: first.max_connections,
-        tier: first.tier,
-        ends_at: first.ends_at,
+        bounds: Bounds {
+            tier: first.tier,
+            lasting_tier: first.lasting_tier,
+            max_connections: first.max_connections,
+            ends_at: first.ends_at,
+        },
         device_key: first.device_key.as_deref().map(key_from_row).transpose()?,
         rates: Rates::of_plan(first.download_mbps, first.upload_mbps),
         quota: first.quota_bytes.map(|bytes| monthly(first, bytes, &rows)),

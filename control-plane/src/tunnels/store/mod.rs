@@ -4,6 +4,7 @@
 //! peers takes the node's row: that puts the revisions into commit order, which "everything past R"
 //! relies on. A statement stands alone; no transaction stays open over a round trip.
 
+mod bounds;
 mod entitlement;
 mod lifecycle;
 mod node_log;
@@ -21,6 +22,7 @@ use ipnet::IpNet;
 use shared::protocol::Addresses;
 use shared::wireguard::PublicKey;
 
+pub(super) use bounds::{end_unfit, hold, renumber};
 pub(super) use entitlement::{Entitlement, LiveConnection, entitlement};
 pub(super) use lifecycle::{
     Due, Ended, Insertion, NewConnection, NewLease, abandon, ask_again, end, end_due, end_of,

@@ -6,27 +6,25 @@
 
 use std::collections::BTreeMap;
 
-use chrono::NaiveDate;
+use chrono::{DateTime, NaiveDate, Utc};
 use diesel::QueryableByName;
-use diesel::sql_types::{Array, BigInt, Bool, Date, Integer, Nullable, Text, Uuid as SqlUuid};
+use diesel::sql_types::{
+    Array, BigInt, Bool, Date, Integer, Nullable, SmallInt, Text, Timestamptz, Uuid as SqlUuid,
+};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use shared::ids::{ConnectionId, ServerId, UserId};
 use uuid::Uuid;
 
 use crate::db::statement;
+use crate::tunnels::bounds::{Bounds, Spot};
 use crate::tunnels::quota::shares::{Lease, Quota};
 use crate::usage::ledger::{from_row, to_row};
 
-/// The running subscription of `$user`, if any, and the plan whose rights that person has.
-macro_rules! plan_sql {
-    ($user:literal) => {
-        concat!(
-            " LEFT JOIN subscriptions s ON s.user_id = ",
-            $user,
-            " AND s.status <> 'canceled'
-                    AND (s.end_date IS NULL OR s.end_date > now())
-              JOIN plans p ON p.id = coalesce(s.plan_id, 'free') "
-        )
+/// Live connections with what their people may use, and the tier of their servers.
+macro_rules! live_sql {
+    () => {
+        " FROM connections c JOIN entitlements p ON p.user_id = c.user_id
+          LEFT JOIN vpn_servers v ON v.id = c.server_id "
     };
 }
 
@@ -50,7 +48,7 @@ macro_rules! quota_columns {
         )
     };
 }
-pub(super) use {plan_sql, quota_columns};
+pub(super) use quota_columns;
 
 /// What a plan allows on a node, in bits a second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -79,6 +77,7 @@ pub(in crate::tunnels) struct Account {
     /// What connections that end may still use.
     pub(in crate::tunnels) pinned: u64,
     pub(in crate::tunnels) stamp: Stamp,
+    pub(in crate::tunnels) bounds: Bounds,
     pub(in crate::tunnels) live: Vec<Limited>,
 }
 
@@ -98,6 +97,8 @@ pub(in crate::tunnels) struct Limited {
     pub(in crate::tunnels) rates: Rates,
     pub(in crate::tunnels) lease: Option<Lease>,
     pub(in crate::tunnels) consumed: u64,
+    pub(in crate::tunnels) expires_at: Option<DateTime<Utc>>,
+    pub(in crate::tunnels) spot: Spot,
 }
 
 /// What a connection's limits shall be.
@@ -107,6 +108,7 @@ pub(in crate::tunnels) struct Desired {
     pub(in crate::tunnels) user: UserId,
     pub(in crate::tunnels) rates: Rates,
     pub(in crate::tunnels) lease: Option<Lease>,
+    pub(in crate::tunnels) expires_at: Option<DateTime<Utc>>,
     /// Whether the node has to know. What it holds already is not sent again.
     pub(in crate::tunnels) is_news: bool,
 }
@@ -143,6 +145,22 @@ struct Row {
     share_at: Option<i64>,
     #[diesel(sql_type = BigInt)]
     consumed: i64,
+    #[diesel(sql_type = Nullable<Timestamptz>)]
+    expires_at: Option<DateTime<Utc>>,
+    #[diesel(sql_type = SmallInt)]
+    tier: i16,
+    #[diesel(sql_type = SmallInt)]
+    lasting_tier: i16,
+    #[diesel(sql_type = Integer)]
+    max_connections: i32,
+    #[diesel(sql_type = Nullable<Timestamptz>)]
+    ends_at: Option<DateTime<Utc>>,
+    #[diesel(sql_type = Nullable<SmallInt>)]
+    server_tier: Option<i16>,
+    #[diesel(sql_type = Nullable<SmallInt>)]
+    user_slot: Option<i16>,
+    #[diesel(sql_type = Nullable<SqlUuid>)]
+    offered_for: Option<Uuid>,
 }
 
 impl Row {
@@ -159,6 +177,12 @@ impl Row {
                 version: self.version,
                 month: self.month,
                 quota: self.quota_bytes.map_or(0, from_row),
+            },
+            bounds: Bounds {
+                tier: self.tier,
+                lasting_tier: self.lasting_tier,
+                max_connections: self.max_connections,
+                ends_at: self.ends_at,
             },
             live: Vec::new(),
         }
@@ -180,6 +204,13 @@ impl Row {
                 share_at: from_row(share_at),
             }),
             consumed,
+            expires_at: self.expires_at,
+            spot: Spot {
+                connection: ConnectionId(self.id),
+                tier: self.server_tier,
+                place: self.user_slot,
+                offered_for: self.offered_for.map(ConnectionId),
+            },
         }
     }
 }
@@ -190,10 +221,11 @@ pub(in crate::tunnels) async fn accounts(
     users: &[UserId],
 ) -> diesel::QueryResult<Vec<Account>> {
     const SQL: &str = concat!(
-        "SELECT c.user_id, c.id, c.download_bps, c.upload_bps, c.allowance, c.allowance_held, c.share_at, c.consumed,",
+        "SELECT c.user_id, c.id, c.download_bps, c.upload_bps, c.allowance, c.allowance_held, c.share_at, c.consumed,
+                c.expires_at, p.tier, p.lasting_tier, p.max_connections, p.ends_at, v.tier AS server_tier, c.user_slot,
+                CASE WHEN c.offered_until IS NOT NULL THEN c.supersedes END AS offered_for,",
         quota_columns!("c.user_id"),
-        "FROM connections c ",
-        plan_sql!("c.user_id"),
+        live_sql!(),
         "WHERE c.user_id = ANY ($1) AND c.status IN ('connecting', 'connected') ORDER BY c.id"
     );
     let users: Vec<Uuid> = users.iter().map(|user| user.0).collect();
@@ -209,19 +241,22 @@ pub(in crate::tunnels) async fn accounts(
     Ok(accounts.into_values().collect())
 }
 
-/// People whose live connections have other limits than their plans, or whose quota is to be shared
-/// anew. Nobody while another replica asks.
+/// People whose live connections have other limits or another end than their plans, or no place there any
+/// more, or whose quota is to be shared anew. Nobody while another replica asks.
 pub(in crate::tunnels) async fn out_of_step(
     conn: &mut AsyncPgConnection,
     limit: i32,
 ) -> diesel::QueryResult<Vec<UserId>> {
     const SQL: &str = concat!(
-        "SELECT DISTINCT c.user_id FROM connections c ",
-        plan_sql!("c.user_id"),
+        "SELECT DISTINCT c.user_id",
+        live_sql!(),
         "LEFT JOIN quota_shares z ON z.user_id = c.user_id
          WHERE c.status IN ('connecting', 'connected') AND (
                c.download_bps IS DISTINCT FROM p.download_mbps * 1000000::bigint
             OR c.upload_bps IS DISTINCT FROM p.upload_mbps * 1000000::bigint
+            OR v.tier > p.tier OR c.user_slot > p.max_connections
+            OR (c.expires_at > now()) IS NOT FALSE
+               AND c.expires_at IS DISTINCT FROM CASE WHEN v.tier > p.lasting_tier THEN p.ends_at END
             OR CASE WHEN p.quota_bytes IS NULL THEN c.allowance < 9223372036854775807
                     ELSE c.allowance IS NULL OR c.allowance = 9223372036854775807 OR c.consumed >= c.share_at
                       OR z.month IS DISTINCT FROM date_trunc('month', now() AT TIME ZONE 'UTC')::date
@@ -240,9 +275,9 @@ pub(in crate::tunnels) async fn live_under(
     limit: i32,
 ) -> diesel::QueryResult<Vec<UserId>> {
     const SQL: &str = concat!(
-        "SELECT DISTINCT c.user_id FROM connections c ",
-        plan_sql!("c.user_id"),
-        "WHERE c.status IN ('connecting', 'connected') AND p.id = $1 AND c.user_id > $2
+        "SELECT DISTINCT c.user_id",
+        live_sql!(),
+        "WHERE c.status IN ('connecting', 'connected') AND p.plan_id = $1 AND c.user_id > $2
          ORDER BY c.user_id LIMIT $3"
     );
     let rows: Vec<UserRow> = statement(SQL)
@@ -277,14 +312,14 @@ pub(in crate::tunnels) async fn write_limits(
              WHERE z.version = excluded.version - 1
          RETURNING z.user_id
         ), desired AS (
-            SELECT d.* FROM unnest($5, $6, $7, $8, $9, $10, $11)
-                AS d (id, user_id, download, upload, allowance, share_at, is_news) JOIN won USING (user_id)
+            SELECT d.* FROM unnest($5, $6, $7, $8, $9, $10, $11, $12)
+                AS d (id, user_id, download, upload, allowance, share_at, is_news, expires_at) JOIN won USING (user_id)
         ), locked AS (
             SELECT server_id FROM nodes
              WHERE server_id IN (SELECT c.server_id FROM connections c JOIN desired d ON d.id = c.id WHERE d.is_news)
              ORDER BY server_id FOR NO KEY UPDATE
         ), mine AS (
-            SELECT c.id, c.server_id, d.user_id, d.download, d.upload, d.allowance, d.share_at, d.is_news
+            SELECT c.id, c.server_id, d.user_id, d.download, d.upload, d.allowance, d.share_at, d.is_news, d.expires_at
               FROM connections c JOIN desired d ON d.id = c.id
              WHERE c.status IN ('connecting', 'connected') AND (SELECT count(*) FROM locked) >= 0
              ORDER BY c.id FOR NO KEY UPDATE OF c
@@ -298,6 +333,7 @@ pub(in crate::tunnels) async fn write_limits(
         ), written AS (
             UPDATE connections c
                SET download_bps = m.download, upload_bps = m.upload, allowance = m.allowance, share_at = m.share_at,
+                   expires_at = m.expires_at,
                    allowance_held = CASE
                        WHEN m.allowance IS NULL THEN NULL
                        WHEN c.allowance IS NOT DISTINCT FROM m.allowance THEN c.allowance_held
@@ -339,6 +375,7 @@ pub(in crate::tunnels) async fn write_limits(
             it.lease.map(|lease| to_row(lease.share_at))
         }))
         .bind::<Array<Bool>, _>(column(desired, |it| it.is_news))
+        .bind::<Array<Nullable<Timestamptz>>, _>(column(desired, |it| it.expires_at))
         .load(conn)
         .await?;
     Ok(rows

@@ -1,0 +1,28 @@
+//! Money: plans, and who has which.
+//!
+//! - Stripe is the truth about money, our database about access. Whatever says that something may have
+//!   changed leads to the same act: what Stripe says now is folded into our row.
+//! - Nobody has two running subscriptions, and everybody has one: the free plan's where nothing is paid for.
+//! - What a subscription gives is said in one place, the view `entitlements`; connect, devices and the
+//!   limits on nodes read it there.
+//! - No call leaves inside an open transaction.
+//! - No id of Stripe's is stored in plain.
+
+pub mod money;
+pub mod plans;
+pub mod subscription;
+
+use utoipa_actix_web::service_config::ServiceConfig;
+
+pub use plans::SealedPrices;
+pub use subscription::SealedSubscriptionIds;
+
+pub fn routes(config: &mut ServiceConfig<'_>) {
+    plans::routes(config);
+    subscription::routes(config);
+}
+
+/// What the first API had without a version in its path.
+pub fn aliases(config: &mut ServiceConfig<'_>) {
+    subscription::aliases(config);
+}

@@ -1,0 +1,19 @@
+//! Who has which plan: the rules are in [`machine`], here they meet the rows.
+//!
+//! - A change is one transaction that holds the person's row: the subscription, the audit row, the letter
+//!   and the limits of live connections commit together.
+//! - Of two subscriptions of one person one runs: the one that gives rights, and the later one of two such.
+//! - Rights end by the clock, in whatever state we are; a sweep notices it and tells.
+
+mod change;
+mod lapse;
+pub mod machine;
+mod reference;
+mod routes;
+mod store;
+
+pub use change::{Applied, apply, policy};
+pub use lapse::run;
+pub use machine::{Policy, Seen, Status, StripeStatus, Subscription, entitles, fold};
+pub use reference::{Reference, SealedSubscriptionIds};
+pub use routes::{aliases, routes};

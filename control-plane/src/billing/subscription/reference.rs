@@ -1,0 +1,102 @@
+//! A subscription's id at Stripe, as rows have it: a keyed hash to find it by, and the id sealed.
+
+use std::fmt;
+
+use async_trait::async_trait;
+use diesel::QueryResult;
+use diesel::sql_types::{Array, Bytea, Int8, Uuid as SqlUuid};
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use uuid::Uuid;
+
+use crate::db::statement;
+use crate::secrets::{KeyRing, Place, Resealed, SealError, SealedColumn, SealedRow};
+
+const COLUMN: &str = "subscriptions.sealed_stripe_id";
+
+/// Which subscription at Stripe it is.
+pub struct Reference<'a> {
+    id: &'a str,
+    hashes: Vec<Vec<u8>>,
+}
+
+impl<'a> Reference<'a> {
+    /// The id with its hashes under the key in force and under those before it, in this order.
+    #[must_use]
+    pub const fn new(id: &'a str, hashes: Vec<Vec<u8>>) -> Self {
+        Self { id, hashes }
+    }
+
+    /// What a row may be found by.
+    pub(super) fn hashes(&self) -> &[Vec<u8>] {
+        &self.hashes
+    }
+
+    /// What a row is written with.
+    pub(super) fn hash(&self) -> Option<&[u8]> {
+        self.hashes.as_slice().first().map(Vec::as_slice)
+    }
+
+    pub(super) fn seal(&self, keys: &KeyRing, row: Uuid) -> Result<Vec<u8>, SealError> {
+        keys.seal(place(row), self.id.as_bytes())
+    }
+}
+
+impl fmt::Debug for Reference<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Reference")
+    }
+}
+
+const fn place(row: Uuid) -> Place {
+    Place {
+        column: COLUMN,
+        row,
+    }
+}
+
+/// The ids, for whoever changes the key.
+#[derive(Debug)]
+pub struct SealedSubscriptionIds;
+
+#[async_trait]
+impl SealedColumn for SealedSubscriptionIds {
+    fn name(&self) -> &'static str {
+        COLUMN
+    }
+
+    async fn stale(
+        &self,
+        connection: &mut AsyncPgConnection,
+        prefix: &[u8],
+        after: Uuid,
+        limit: i64,
+    ) -> QueryResult<Vec<SealedRow>> {
+        const SQL: &str = "
+            SELECT id, sealed_stripe_id AS sealed FROM subscriptions
+             WHERE id > $2 AND substring(sealed_stripe_id FOR octet_length($1)) <> $1
+             ORDER BY id LIMIT $3";
+        statement(SQL)
+            .bind::<Bytea, _>(prefix)
+            .bind::<SqlUuid, _>(after)
+            .bind::<Int8, _>(limit)
+            .load(connection)
+            .await
+    }
+
+    async fn replace(
+        &self,
+        connection: &mut AsyncPgConnection,
+        rows: &Resealed,
+    ) -> QueryResult<usize> {
+        const SQL: &str = "
+            UPDATE subscriptions s SET sealed_stripe_id = changed.new
+              FROM unnest($1, $2, $3) AS changed (id, old, new)
+             WHERE s.id = changed.id AND s.sealed_stripe_id = changed.old";
+        statement(SQL)
+            .bind::<Array<SqlUuid>, _>(&rows.ids)
+            .bind::<Array<Bytea>, _>(&rows.old)
+            .bind::<Array<Bytea>, _>(&rows.new)
+            .execute(connection)
+            .await
+    }
+}
