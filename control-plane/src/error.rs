@@ -49,6 +49,10 @@ codes! {
     EmailTaken = "EMAIL_TAKEN", BAD_REQUEST, "An account with this address exists already";
     /// A token of a mail that is unknown, expired or was used.
     LinkInvalid = "LINK_INVALID", BAD_REQUEST, "This link is not valid any more; ask for a new one";
+    /// The signature over the body is none of Stripe's, or not of now.
+    WebhookSignatureInvalid = "WEBHOOK_SIGNATURE_INVALID", BAD_REQUEST, "The signature of this event is not valid";
+    /// By the card's bank, or by Stripe.
+    PaymentDeclined = "PAYMENT_DECLINED", BAD_REQUEST, "The payment was declined";
     WrongPassword = "WRONG_PASSWORD", BAD_REQUEST, "The password is wrong";
     InvalidCredentials = "INVALID_CREDENTIALS", UNAUTHORIZED, "Address or password is wrong";
     Unauthorized = "UNAUTHORIZED", UNAUTHORIZED, "A valid access token is needed";
@@ -86,6 +90,7 @@ codes! {
     BanNotFound = "BAN_NOT_FOUND", NOT_FOUND, "There is no such ban";
     AlertNotFound = "ALERT_NOT_FOUND", NOT_FOUND, "There is no such alert";
     PlanNotFound = "PLAN_NOT_FOUND", NOT_FOUND, "There is no such plan";
+    BillingEventNotFound = "BILLING_EVENT_NOT_FOUND", NOT_FOUND, "There is no such event";
     DeviceNotFound = "DEVICE_NOT_FOUND", NOT_FOUND, "There is no such device";
     /// The public key is live on this server in somebody else's connection.
     KeyInUse = "KEY_IN_USE", CONFLICT, "This public key is in use";
@@ -101,6 +106,9 @@ codes! {
     Internal = "INTERNAL_ERROR", INTERNAL_SERVER_ERROR, "Something went wrong on our side";
     /// A dependency is down or the service is starting or stopping.
     Unavailable = "SERVICE_UNAVAILABLE", SERVICE_UNAVAILABLE, "The service is not available right now";
+    PaymentsNotConfigured = "PAYMENTS_NOT_CONFIGURED", SERVICE_UNAVAILABLE, "Payments are not available here";
+    /// The payment provider does not answer.
+    PaymentsUnavailable = "PAYMENTS_UNAVAILABLE", SERVICE_UNAVAILABLE, "Payments are not available right now; try again";
     NoServerAvailable = "NO_SERVER_AVAILABLE", SERVICE_UNAVAILABLE, "No server is available right now";
 }
 

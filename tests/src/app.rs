@@ -7,6 +7,7 @@ use std::time::Duration;
 use chrono::{TimeDelta, Utc};
 use control_plane::accounts::{Role, SessionId};
 use control_plane::app::{AppState, Application, RunningApp};
+use control_plane::billing::customers;
 use control_plane::billing::subscription::{self, Reference, Seen};
 use control_plane::config::{Config, Variables};
 use control_plane::fleet::identity::Enrolment;
@@ -180,6 +181,14 @@ impl TestApp {
             })
             .await;
         applied.expect("it is folded").signal(state);
+    }
+
+    /// Makes this customer of Stripe's the person, as their first purchase does. Stripe has to be somebody who
+    /// answers what it is told to.
+    pub async fn customer(&self, client: &Client) -> String {
+        let email = format!("{}@example.org", client.user());
+        let made = customers::ensure(self.state(), client.user(), &email).await;
+        made.expect("a customer is made").as_str().to_owned()
     }
 
     /// Waits until a replica relies on what Redis tells of ended sessions, or until it does not.

@@ -13,8 +13,11 @@ use super::metrics;
 use crate::accounts::passwords::{PasswordError, PasswordHasher};
 use crate::accounts::sessions::Revocations;
 use crate::accounts::tokens::{TokenError, TokenIssuer};
+use crate::billing::Payments;
+use crate::billing::stripe::StripeSetupError;
 use crate::config::Config;
 use crate::db::{self, Pool, RedisPool};
+use crate::error::{ApiError, Code};
 use crate::fleet::identity::{Identity, IdentityError};
 use crate::fleet::{self, Fleet};
 use crate::guard::{self, CountryError, Guard};
@@ -42,6 +45,7 @@ pub struct AppState {
     metrics: PrometheusHandle,
     fleet: Arc<Fleet>,
     live: Arc<Live>,
+    payments: Option<Payments>,
     jobs: Bell,
     replica: Uuid,
     shutdown: CancellationToken,
@@ -63,6 +67,8 @@ pub enum StateError {
     Keys(#[from] SealError),
     #[error("SECRET_KEY cannot sign operator tokens")]
     Operators(#[from] operators::TokenError),
+    #[error(transparent)]
+    Stripe(#[from] StripeSetupError),
     #[error(transparent)]
     Metrics(#[from] metrics::MetricsError),
 }
@@ -105,6 +111,7 @@ impl AppState {
                 keys,
             }),
             revocations: Revocations::new(redis, config.tokens.access_token_life),
+            payments: Payments::new(&config.stripe)?,
             metrics,
             jobs: Bell::default(),
             replica,
@@ -183,6 +190,12 @@ impl AppState {
     #[must_use]
     pub const fn live(&self) -> &Arc<Live> {
         &self.live
+    }
+
+    /// What there is where payments are configured; `PAYMENTS_NOT_CONFIGURED` where they are not.
+    pub fn payments(&self) -> Result<&Payments, ApiError> {
+        let payments = self.payments.as_ref();
+        payments.ok_or_else(|| Code::PaymentsNotConfigured.into())
     }
 
     /// Rung after a commit with a job in it.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use chrono::Utc;
 
 use crate::accounts::{deletion, places, recovery, sessions};
+use crate::billing::webhook;
 use crate::jobs::periodic::Chore;
 use crate::{audit, guard, jobs, oauth};
 
@@ -17,6 +18,8 @@ const OVER_BANS: Duration = Duration::from_secs(30 * 24 * 3600);
 const UNUSED_PLACES: Duration = Duration::from_secs(90 * 24 * 3600);
 /// How long an attack can be looked at after its end.
 const ENDED_ALERTS: Duration = Duration::from_secs(90 * 24 * 3600);
+/// How long an event can be looked at after it was acted on: as long as Stripe knows it. Parked ones stay.
+const DONE_EVENTS: Duration = Duration::from_secs(30 * 24 * 3600);
 /// How long a job can be looked at after its end.
 const ENDED_JOBS: Duration = Duration::from_secs(7 * 24 * 3600);
 
@@ -54,6 +57,10 @@ pub(super) const CHORES: &[Chore] = &[
     ("security_alerts", |_, connection, limit| {
         let before = Utc::now() - ENDED_ALERTS;
         Box::pin(async move { Ok(guard::forget_alerts(connection, before, limit).await?) })
+    }),
+    ("stripe_events", |_, connection, limit| {
+        let before = Utc::now() - DONE_EVENTS;
+        Box::pin(async move { Ok(webhook::forget(connection, before, limit).await?) })
     }),
     ("users", |state, connection, limit| {
         let life = state.config().tokens.access_token_life + MARGIN;

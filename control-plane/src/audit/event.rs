@@ -78,6 +78,7 @@ actions! {
     WithdrawPlan = "plan.withdraw";
     /// Stripe or time changed it.
     ChangeSubscription = "subscription.change";
+    ReplayBillingEvent = "billing_event.replay";
 }
 
 /// Who acted.
@@ -129,6 +130,7 @@ pub enum Subject {
     Ban(Uuid),
     Alert(Uuid),
     Plan(String),
+    BillingEvent(Uuid),
 }
 
 impl Subject {
@@ -144,6 +146,7 @@ impl Subject {
             Self::Ban(_) => "ban",
             Self::Alert(_) => "alert",
             Self::Plan(_) => "plan",
+            Self::BillingEvent(_) => "billing_event",
         }
     }
 
@@ -155,7 +158,8 @@ impl Subject {
             | Self::OperatorToken(id)
             | Self::EnrolmentToken(id)
             | Self::Ban(id)
-            | Self::Alert(id) => id.to_string(),
+            | Self::Alert(id)
+            | Self::BillingEvent(id) => id.to_string(),
             Self::Server(id) => id.to_string(),
             Self::OauthClient(id) | Self::Plan(id) => id.clone(),
         }

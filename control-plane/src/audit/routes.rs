@@ -92,7 +92,7 @@ struct ActorView {
 #[schema(as = AuditSubject)]
 struct SubjectView {
     /// `user`, `session`, `device`, `operator_token`, `oauth_client`, `server`, `enrolment_token`,
-    /// `ban`, `alert` or `plan`.
+    /// `ban`, `alert`, `plan` or `billing_event`.
     #[schema(example = "user")]
     kind: String,
     #[schema(example = "0190a0c8-0000-7000-8000-000000000002")]

@@ -1,4 +1,4 @@
-//! Money: plans, and who has which.
+//! Money: plans, who has which, and what Stripe says of it.
 //!
 //! - Stripe is the truth about money, our database about access. Whatever says that something may have
 //!   changed leads to the same act: what Stripe says now is folded into our row.
@@ -8,21 +8,31 @@
 //! - No call leaves inside an open transaction.
 //! - No id of Stripe's is stored in plain.
 
+pub mod customers;
 pub mod money;
+mod payments;
 pub mod plans;
+pub mod prices;
+pub mod reference;
+pub mod stripe;
 pub mod subscription;
+pub mod sync;
+pub mod webhook;
 
 use utoipa_actix_web::service_config::ServiceConfig;
 
+pub use payments::Payments;
 pub use plans::SealedPrices;
 pub use subscription::SealedSubscriptionIds;
 
 pub fn routes(config: &mut ServiceConfig<'_>) {
     plans::routes(config);
     subscription::routes(config);
+    webhook::routes(config);
 }
 
 /// What the first API had without a version in its path.
 pub fn aliases(config: &mut ServiceConfig<'_>) {
     subscription::aliases(config);
+    webhook::aliases(config);
 }

@@ -221,6 +221,38 @@ pub const VARIABLES: &[(&str, &str)] = &[
         "refusals by limits, of one process, beyond which it is an attack [600]",
     ),
     (
+        "STRIPE_SECRET_KEY",
+        "the account's secret or restricted key; without it there are no payments",
+    ),
+    (
+        "STRIPE_WEBHOOK_SECRET",
+        "what /payments/webhook's events are signed with; several while one replaces another",
+    ),
+    (
+        "STRIPE_MONTHLY_PRICE_ID",
+        "Stripe's price of premium_monthly where the plan has none",
+    ),
+    (
+        "STRIPE_YEARLY_PRICE_ID",
+        "Stripe's price of premium_yearly where the plan has none",
+    ),
+    (
+        "STRIPE_API_BASE",
+        "where Stripe is called [https://api.stripe.com]",
+    ),
+    (
+        "STRIPE_API_VERSION",
+        "the version of Stripe's API that is asked for [2025-02-24.acacia]",
+    ),
+    (
+        "STRIPE_TIMEOUT",
+        "how long one attempt of a call to Stripe may take [10s]",
+    ),
+    (
+        "STRIPE_WEBHOOK_TOLERANCE",
+        "how far an event's signature may be from now [5m]",
+    ),
+    (
         "TLS_CERT_FILE",
         "PEM file; with TLS_KEY_FILE the API speaks HTTPS",
     ),

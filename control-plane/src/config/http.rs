@@ -97,7 +97,7 @@ impl HttpConfig {
 }
 
 /// Scheme, host and port, as a browser sends them: no path, no trailing slash.
-fn as_origin(text: &str) -> Option<&str> {
+pub(super) fn as_origin(text: &str) -> Option<&str> {
     let text = text.strip_suffix('/').unwrap_or(text);
     let rest = text
         .strip_prefix("https://")

@@ -21,6 +21,7 @@ mod nodes;
 mod reader;
 mod redis;
 mod seed;
+mod stripe;
 mod tokens;
 mod vpn;
 
@@ -43,6 +44,7 @@ pub use nodes::NodesConfig;
 pub use reader::{ConfigError, Origin, Problem, Setting};
 pub use redis::RedisConfig;
 pub use seed::Seed;
+pub use stripe::StripeConfig;
 pub use tokens::TokensConfig;
 pub use vpn::VpnConfig;
 
@@ -63,6 +65,7 @@ pub struct Config {
     pub tokens: TokensConfig,
     pub accounts: AccountsConfig,
     pub mail: MailConfig,
+    pub stripe: StripeConfig,
     pub vpn: VpnConfig,
     pub billing: BillingConfig,
     pub nodes: NodesConfig,
@@ -86,6 +89,7 @@ impl Config {
             tokens: TokensConfig::read(&mut reader, app.debug),
             accounts: AccountsConfig::read(&mut reader),
             mail: MailConfig::read(&mut reader),
+            stripe: StripeConfig::read(&mut reader, app.debug),
             vpn: VpnConfig::read(&mut reader),
             billing: BillingConfig::read(&mut reader),
             logging: LoggingConfig::read(&mut reader),

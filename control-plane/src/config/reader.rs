@@ -259,7 +259,7 @@ pub(super) const REDACTED: &str = "[redacted]";
 const MIN_SECRET: usize = 32;
 const DEBUG_SECRET: &str = "debug-only-secret-that-everybody-knows";
 
-fn is_placeholder(text: &str) -> bool {
+pub(super) fn is_placeholder(text: &str) -> bool {
     let text = text.to_ascii_lowercase();
     let words = [
         "your-",

@@ -117,6 +117,14 @@ fn every_given_value_is_used() {
 #[case("REQUEST_BODY_TIMEOUT", "soon")]
 #[case("SEND_TIMEOUT", "-1s")]
 #[case("MAIL_FROM", "nobody")]
+#[case("STRIPE_SECRET_KEY", "pk_live_0")]
+#[case("STRIPE_SECRET_KEY", "sk_your-key")]
+#[case("STRIPE_API_BASE", "api.stripe.com")]
+#[case("STRIPE_API_BASE", "http://api.stripe.com")]
+#[case("STRIPE_API_BASE", "http://127.0.0.1.example.org:80")]
+#[case("STRIPE_API_VERSION", "2025 acacia")]
+#[case("STRIPE_TIMEOUT", "0")]
+#[case("STRIPE_WEBHOOK_TOLERANCE", "soon")]
 #[case("SMTP_SECURITY", "ssl3")]
 #[case("SMTP_PORT", "smtp")]
 #[case("AUDIT_RETENTION", "0")]
@@ -129,7 +137,37 @@ fn every_given_value_is_used() {
 #[case("JWT_SECRET_KEY", "00000000000000000000000000000000")]
 #[case("JWT_SECRET_KEY", "")]
 fn a_wrong_value_is_named(#[case] name: &str, #[case] value: &str) {
-    assert_eq!(problems(&with(&[(name, value)])), [name]);
+    let mut all = with(&[(name, value)]);
+    if name == "STRIPE_SECRET_KEY" {
+        all.extend(variables(&[("STRIPE_WEBHOOK_SECRET", "whsec_0")]));
+    }
+    assert_eq!(problems(&all), [name]);
+}
+
+#[rstest]
+#[case("STRIPE_SECRET_KEY", "STRIPE_WEBHOOK_SECRET")]
+#[case("STRIPE_WEBHOOK_SECRET", "STRIPE_SECRET_KEY")]
+fn half_of_payments_is_refused(#[case] given: &str, #[case] missing: &str) {
+    assert_eq!(problems(&with(&[(given, "sk_live_0")])), [missing]);
+}
+
+#[test]
+fn payments_are_read() {
+    let config = Config::read(&with(&[
+        ("STRIPE_SECRET_KEY", "sk_live_0"),
+        ("STRIPE_WEBHOOK_SECRET", "whsec_1, whsec_2"),
+        ("STRIPE_API_BASE", "http://127.0.0.1:12111/"),
+        ("STRIPE_MONTHLY_PRICE_ID", "price_1"),
+        ("STRIPE_WEBHOOK_TOLERANCE", "60"),
+    ]))
+    .unwrap();
+    let stripe = config.stripe;
+    assert_eq!(stripe.secret_key.unwrap().expose_secret(), "sk_live_0");
+    assert_eq!(stripe.webhook_secrets.len(), 2);
+    assert_eq!(stripe.api_base, "http://127.0.0.1:12111");
+    assert_eq!(stripe.monthly_price.as_deref(), Some("price_1"));
+    assert_eq!(stripe.yearly_price, None);
+    assert_eq!(stripe.webhook_tolerance, Duration::from_secs(60));
 }
 
 #[rstest]
@@ -207,6 +245,8 @@ fn no_secret_is_shown() {
         ("SMTP_HOST", "mail"),
         ("SMTP_USER", "anna"),
         ("SMTP_PASSWORD", "hunter2"),
+        ("STRIPE_SECRET_KEY", "sk_live_hunter2"),
+        ("STRIPE_WEBHOOK_SECRET", "whsec_hunter2"),
     ]))
     .unwrap();
     let shown = format!("{config:?} {:?}", config.settings());
@@ -223,6 +263,7 @@ fn a_wrong_secret_is_not_repeated_in_the_message() {
         ("JWT_PRIVATE_KEY", "hunter2"),
         ("SECRET_KEY", "hunter2"),
         ("REDIS_URL", "http://:hunter2@cache"),
+        ("STRIPE_SECRET_KEY", "hunter2"),
     ]))
     .expect_err("must be refused");
     assert!(!error.to_string().contains("hunter2"), "{error}");

@@ -31,6 +31,17 @@ diesel::table! {
 }
 
 diesel::table! {
+    billing_customers (user_id) {
+        user_id -> Uuid,
+        id -> Uuid,
+        stripe_hash -> Bytea,
+        sealed_stripe_id -> Bytea,
+        readings -> Int8,
+        created_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
     connections (id) {
         id -> Uuid,
         user_id -> Uuid,
@@ -285,6 +296,20 @@ diesel::table! {
 }
 
 diesel::table! {
+    stripe_events (id) {
+        id -> Uuid,
+        event_hash -> Bytea,
+        kind -> Varchar,
+        sealed_payload -> Bytea,
+        status -> Varchar,
+        attempts -> Int4,
+        last_error -> Nullable<Text>,
+        received_at -> Timestamptz,
+        done_at -> Nullable<Timestamptz>,
+    }
+}
+
+diesel::table! {
     subscriptions (id) {
         id -> Uuid,
         user_id -> Uuid,
@@ -363,6 +388,7 @@ diesel::table! {
     }
 }
 
+diesel::joinable!(billing_customers -> users (user_id));
 diesel::joinable!(connections -> users (user_id));
 diesel::joinable!(connections -> vpn_servers (server_id));
 diesel::joinable!(connections -> devices (device_id));
@@ -387,6 +413,7 @@ diesel::joinable!(totp_factors -> users (user_id));
 diesel::allow_tables_to_appear_in_same_query!(
     audit_log,
     bans,
+    billing_customers,
     connections,
     devices,
     enrolment_tokens,
@@ -404,6 +431,7 @@ diesel::allow_tables_to_appear_in_same_query!(
     refresh_tokens,
     security_alerts,
     sessions,
+    stripe_events,
     subscriptions,
     totp_factors,
     users,

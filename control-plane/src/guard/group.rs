@@ -104,6 +104,7 @@ mod tests {
     #[case("/vpn/disconnect/018f", Group::Disconnect)]
     #[case("/api/v1/payments/create", Group::Payments)]
     #[case("/payments/webhook", Group::Webhook)]
+    #[case("/api/v1/payments/webhook", Group::Webhook)]
     #[case("/ws/connection/018f", Group::WebSocket)]
     #[case("/node/v1/session", Group::Node)]
     #[case("/api/v1/health/ready", Group::Health)]

@@ -249,7 +249,8 @@ fn looks_like_guessing(response: &ServiceResponse) -> bool {
         | Code::LinkInvalid
         | Code::RefreshTokenInvalid
         | Code::RefreshTokenReused
-        | Code::EnrolmentTokenInvalid => true,
+        | Code::EnrolmentTokenInvalid
+        | Code::WebhookSignatureInvalid => true,
         Code::Unauthorized => response.request().headers().contains_key(AUTHORIZATION),
         Code::NotFound => response.request().match_pattern().is_none(),
         _ => false,

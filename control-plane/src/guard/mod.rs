@@ -178,6 +178,11 @@ impl Guard {
         }
     }
 
+    /// A webhook's event was signed by nobody we know, or long ago.
+    pub(crate) fn bad_webhook(&self) {
+        self.alerts.bad_webhook();
+    }
+
     fn impose(&self, subject: Subject, tally: &Tally) {
         let (reason, network) = (tally.reason(), subject.network());
         // Redis and memory may both find the same one.

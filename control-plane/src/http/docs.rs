@@ -36,7 +36,7 @@ const TAGS: [(&str, &str); 10] = [
         "connections",
         "Connecting, disconnecting, configurations and live metrics",
     ),
-    ("billing", "Plans, and the caller's subscription"),
+    ("billing", "Plans, subscriptions and payments"),
     ("node", "What the agent of a VPN host calls"),
     ("operations", "Whether the service works"),
 ];

@@ -142,6 +142,14 @@ pub fn body(
     async move { bytes.await.map_err(|error| bad_body(&error)) }
 }
 
+/// The body as it was sent, of at most so many bytes: for whom every byte is signed, and no other limit holds.
+pub async fn raw(payload: web::Payload, limit: usize) -> Result<Bytes, ApiError> {
+    match payload.to_bytes_limited(limit).await {
+        Ok(bytes) => bytes.map_err(|error| bad_body(&error)),
+        Err(_) => Err(Code::PayloadTooLarge.into()),
+    }
+}
+
 /// Parses and validates a JSON text.
 pub fn parse<T>(body: &[u8]) -> Result<T, ApiError>
 where

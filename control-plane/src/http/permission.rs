@@ -61,6 +61,9 @@ permissions! {
     WriteSecurity = "security:write", Admin;
     ReadPlans = "plans:read", Support;
     WritePlans = "plans:write", Admin;
+    /// Sees what the payment provider told, and what became of it.
+    ReadBilling = "billing:read", Support;
+    WriteBilling = "billing:write", Admin;
 }
 
 /// Somebody who has the permission.

@@ -178,6 +178,11 @@ const fn attack(kind: AlertKind) -> &'static str {
              and the owner is told."
         }
         AlertKind::Refusals => "Limits refuse far more requests than usual.",
+        AlertKind::BadWebhooks => {
+            "Somebody sends events to the payments' webhook that the payment provider did not sign, or \
+             sends old ones again. They are refused. If nobody attacks, STRIPE_WEBHOOK_SECRET or the \
+             clock is wrong."
+        }
     }
 }
 

@@ -3,11 +3,15 @@
 //! A sealed value names the key that sealed it, so that it stays readable after `SECRET_KEY` changed,
 //! as long as the former one stands in `SECRET_KEYS_OLD`. It is bound to its place: a value copied to
 //! another row or column does not open. Layout: version, key id (4), nonce (12), ciphertext, tag (16).
+//!
+//! What has to be found by its value as well has a *fingerprint* beside it: a keyed hash. Since it
+//! changes with the key, a look-up takes all that the value may have.
 
 use std::fmt;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use aws_lc_rs::error::Unspecified;
+use aws_lc_rs::hmac;
 use secrecy::zeroize::Zeroizing;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
@@ -16,6 +20,7 @@ use crate::config::MasterKeys;
 use crate::error::ApiError;
 
 const LABEL: &[u8] = b"prime-vpn sealed columns v1";
+const FINGERPRINT_LABEL: &[u8] = b"prime-vpn fingerprints v1";
 const VERSION: u8 = 1;
 const ID_LEN: usize = 4;
 const HEADER_LEN: usize = 1 + ID_LEN + NONCE_LEN;
@@ -55,22 +60,24 @@ pub struct KeyRing {
 struct Key {
     id: [u8; ID_LEN],
     key: RandomizedNonceKey,
+    fingerprint: hmac::Key,
 }
 
 impl KeyRing {
     pub fn new(keys: &MasterKeys) -> Result<Self, SealError> {
+        let old = keys.derive_old(LABEL);
+        let old = old.zip(keys.derive_old(FINGERPRINT_LABEL));
         Ok(Self {
-            current: Key::new(&keys.derive(LABEL))?,
-            old: keys
-                .derive_old(LABEL)
-                .map(|key| Key::new(&key))
+            current: Key::new(&keys.derive(LABEL), &keys.derive(FINGERPRINT_LABEL))?,
+            old: old
+                .map(|(key, fingerprint)| Key::new(&key, &fingerprint))
                 .collect::<Result<_, _>>()?,
         })
     }
 
     /// Seals under the key in force.
     pub fn seal(&self, place: Place, plain: &[u8]) -> Result<Vec<u8>, SealError> {
-        let Key { id, key } = &self.current;
+        let Key { id, key, .. } = &self.current;
         let mut body = plain.to_vec();
         let nonce = key.seal_in_place_append_tag(place.aad(), &mut body)?;
         let parts: [&[u8]; 4] = [&[VERSION], id, nonce.as_ref(), &body];
@@ -84,6 +91,19 @@ impl KeyRing {
         let opened = key.open_in_place(nonce, place.aad(), &mut body)?.len();
         body.truncate(opened);
         Ok(body)
+    }
+
+    /// What the value is found by, under the key in force.
+    #[must_use]
+    pub fn fingerprint(&self, plain: &[u8]) -> Vec<u8> {
+        self.current.fingerprint(plain)
+    }
+
+    /// What a row with the value may be found by, whichever key it was written under; the one in force first.
+    #[must_use]
+    pub fn fingerprints(&self, plain: &[u8]) -> Vec<Vec<u8>> {
+        let all = std::iter::once(&self.current).chain(&self.old);
+        all.map(|key| key.fingerprint(plain)).collect()
     }
 
     /// Whether the value was sealed under the key in force.
@@ -106,12 +126,17 @@ impl KeyRing {
 }
 
 impl Key {
-    fn new(key: &[u8; 32]) -> Result<Self, SealError> {
+    fn new(key: &[u8; 32], fingerprint: &[u8; 32]) -> Result<Self, SealError> {
         let [a, b, c, d, ..]: [u8; 32] = Sha256::digest(key).into();
         Ok(Self {
             id: [a, b, c, d],
             key: RandomizedNonceKey::new(&AES_256_GCM, key).map_err(|_| SealError::Key)?,
+            fingerprint: hmac::Key::new(hmac::HMAC_SHA256, fingerprint),
         })
+    }
+
+    fn fingerprint(&self, plain: &[u8]) -> Vec<u8> {
+        hmac::sign(&self.fingerprint, plain).as_ref().to_vec()
     }
 }
 
@@ -190,6 +215,17 @@ mod tests {
             matches!(forgotten, Err(SealError::UnknownKey)),
             "{forgotten:?}"
         );
+    }
+
+    #[test]
+    fn a_fingerprint_is_found_after_its_key_was_retired() {
+        let written = ring("first", "").fingerprint(b"value");
+        let rotated = ring("second", "zeroth,first");
+        let all = rotated.fingerprints(b"value");
+        assert_eq!(all.len(), 3);
+        assert_eq!(all[0], rotated.fingerprint(b"value"));
+        assert!(all.contains(&written) && all[0] != written);
+        assert!(!rotated.fingerprints(b"other").contains(&written));
     }
 
     #[test]

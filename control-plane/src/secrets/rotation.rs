@@ -14,6 +14,8 @@ use uuid::Uuid;
 
 use super::{KeyRing, Place, SealError};
 use crate::accounts::mfa::SealedSecrets;
+use crate::billing::customers::SealedCustomers;
+use crate::billing::webhook::SealedEvents;
 use crate::billing::{SealedPrices, SealedSubscriptionIds};
 use crate::jobs::SealedPayloads;
 use crate::tunnels::SealedPresharedKeys;
@@ -25,6 +27,8 @@ pub const COLUMNS: &[&dyn SealedColumn] = &[
     &SealedPresharedKeys,
     &SealedSubscriptionIds,
     &SealedPrices,
+    &SealedCustomers,
+    &SealedEvents,
 ];
 
 /// Rows read and written at once.
@@ -40,12 +44,14 @@ pub struct SealedRow {
     pub sealed: Vec<u8>,
 }
 
-/// Values sealed anew, with those that they replace: three lists of one length.
+/// Values sealed anew, with those that they replace: four lists of one length.
 #[derive(Debug, Default)]
 pub struct Resealed {
     pub ids: Vec<Uuid>,
     pub old: Vec<Vec<u8>>,
     pub new: Vec<Vec<u8>>,
+    /// Under the key in force, for a table that finds its rows by them.
+    pub fingerprints: Vec<Vec<u8>>,
 }
 
 /// A column whose values are sealed; each room has its own queries.
@@ -120,11 +126,12 @@ fn reseal(
     for SealedRow { id, sealed } in rows {
         let place = Place { column, row: id };
         let again = keys.open(place, &sealed);
-        match again.and_then(|plain| keys.seal(place, &plain)) {
-            Ok(new) => {
+        match again.and_then(|plain| Ok((keys.seal(place, &plain)?, keys.fingerprint(&plain)))) {
+            Ok((new, fingerprint)) => {
                 resealed.ids.push(id);
                 resealed.old.push(sealed);
                 resealed.new.push(new);
+                resealed.fingerprints.push(fingerprint);
             }
             Err(error) => unreadable.push((id, error)),
         }

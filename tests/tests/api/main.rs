@@ -52,10 +52,12 @@ mod session;
 mod sessions;
 mod start;
 mod status;
+mod stripe;
 mod stripe_server;
 mod throttle;
 mod tls;
 mod walk;
+mod webhook;
 
 use std::time::Duration;
 

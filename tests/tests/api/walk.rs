@@ -19,6 +19,9 @@ use tests::command::control_plane;
 use tests::{SimNode, TestApp};
 use uuid::Uuid;
 
+use crate::stripe::configured;
+use crate::webhook;
+
 use Access::{Nodes, Open, Own, People, Permitted, SelfOr};
 
 /// Whose an operation is.
@@ -243,6 +246,17 @@ const TABLE: &[(&str, &str, Access)] = &[
         "/api/v1/admin/nodes/enrolment-tokens/{id}",
         Permitted("nodes:enrol", Role::Admin),
     ),
+    ("POST", "/api/v1/payments/webhook", Open),
+    (
+        "GET",
+        "/api/v1/admin/billing/events",
+        Permitted("billing:read", Role::Support),
+    ),
+    (
+        "POST",
+        "/api/v1/admin/billing/events/{id}/replay",
+        Permitted("billing:write", Role::Admin),
+    ),
     ("GET", "/api/v1/servers", People),
     ("GET", "/api/v1/servers/recommended", People),
     ("GET", "/api/v1/servers/{id}", People),
@@ -354,6 +368,8 @@ struct Scene<'a> {
     enrolment: Uuid,
     /// An attack that is over.
     alert: Uuid,
+    /// Something that Stripe told.
+    event: Uuid,
 }
 
 impl<'a> Scene<'a> {
@@ -402,6 +418,7 @@ impl<'a> Scene<'a> {
             managed,
             enrolment,
             alert: alert(app).await,
+            event: event(app).await,
         }
     }
 
@@ -429,6 +446,8 @@ impl<'a> Scene<'a> {
             self.managed
         } else if before.contains("/alerts/") {
             self.alert
+        } else if before.contains("/billing/events/") {
+            self.event
         } else if before.contains("/enrolment-tokens/") {
             self.enrolment
         } else if before.contains("/servers/") {
@@ -512,6 +531,16 @@ async fn alert(app: &TestApp) -> Uuid {
         ))
         .await;
     alert
+}
+
+/// Something that Stripe told, and that changes nothing.
+async fn event(app: &TestApp) -> Uuid {
+    let name = format!("evt_{}", Uuid::now_v7());
+    let body = webhook::event(&name, "product.created", &json!({}));
+    let _ = webhook::deliver(app, &body).await.expect(200);
+    let latest = "SELECT id::text FROM stripe_events ORDER BY received_at DESC LIMIT 1";
+    let ids = app.db().texts(latest).await;
+    ids[0].parse().expect("an id")
 }
 
 /// An operator token with every right, as the command gives it.
@@ -618,7 +647,8 @@ fn with_id(path: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_operation_knows_its_own() {
-    let app = TestApp::start().await;
+    // Nobody is called: what is asked is refused before.
+    let app = TestApp::with(|vars| configured(vars, "http://127.0.0.1:1")).await;
     let node = app.node("walked").await;
     let document = app
         .client()

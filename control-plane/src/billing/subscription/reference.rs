@@ -54,7 +54,7 @@ const fn place(row: Uuid) -> Place {
     }
 }
 
-/// The ids, for whoever changes the key.
+/// The ids, for whoever changes the key: what they are found by follows.
 #[derive(Debug)]
 pub struct SealedSubscriptionIds;
 
@@ -89,13 +89,15 @@ impl SealedColumn for SealedSubscriptionIds {
         rows: &Resealed,
     ) -> QueryResult<usize> {
         const SQL: &str = "
-            UPDATE subscriptions s SET sealed_stripe_id = changed.new
-              FROM unnest($1, $2, $3) AS changed (id, old, new)
+            UPDATE subscriptions s
+               SET sealed_stripe_id = changed.new, stripe_hash = changed.hash
+              FROM unnest($1, $2, $3, $4) AS changed (id, old, new, hash)
              WHERE s.id = changed.id AND s.sealed_stripe_id = changed.old";
         statement(SQL)
             .bind::<Array<SqlUuid>, _>(&rows.ids)
             .bind::<Array<Bytea>, _>(&rows.old)
             .bind::<Array<Bytea>, _>(&rows.new)
+            .bind::<Array<Bytea>, _>(&rows.fingerprints)
             .execute(connection)
             .await
     }

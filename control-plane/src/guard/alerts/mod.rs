@@ -70,6 +70,8 @@ kinds! {
     AccountGuessing = "account_guessing";
     /// Limits refused far more than usual.
     Refusals = "refusals";
+    /// The payment provider's webhook got what the provider did not send, or not now.
+    BadWebhooks = "bad_webhooks";
 }
 
 /// An attack, whatever it consists of.
@@ -142,6 +144,11 @@ impl Alerts {
     /// Strangers used up what they have of an account's tries, or came again when they had.
     pub(super) fn guessed(&self, user: UserId) {
         self.saw(AlertKind::AccountGuessing, Some(user), 1);
+    }
+
+    /// Somebody sent what only the payment provider sends.
+    pub(super) fn bad_webhook(&self) {
+        self.saw(AlertKind::BadWebhooks, None, 1);
     }
 
     /// A limit refused a request.

@@ -1,0 +1,165 @@
+//! The queries about customers.
+
+use async_trait::async_trait;
+use diesel::prelude::*;
+use diesel::sql_types::{Array, BigInt, Bytea, Uuid as SqlUuid};
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use shared::ids::UserId;
+use uuid::Uuid;
+
+use crate::billing::reference::{CustomerId, Kept, fingerprints};
+use crate::db::statement;
+use crate::error::ApiError;
+use crate::secrets::{KeyRing, Place, Resealed, SealedColumn, SealedRow};
+
+pub(super) const COLUMN: &str = "billing_customers.sealed_stripe_id";
+
+/// An id, with what it is bound to.
+#[derive(QueryableByName)]
+pub(super) struct Row {
+    #[diesel(sql_type = SqlUuid)]
+    pub(super) id: Uuid,
+    #[diesel(sql_type = Bytea)]
+    pub(super) sealed: Vec<u8>,
+}
+
+/// Who a customer is here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Owner {
+    pub user: UserId,
+    /// How many readings of Stripe were written.
+    pub readings: i64,
+}
+
+pub(super) async fn of_user(
+    connection: &mut AsyncPgConnection,
+    user: UserId,
+) -> QueryResult<Option<Row>> {
+    const SQL: &str =
+        "SELECT id, sealed_stripe_id AS sealed FROM billing_customers WHERE user_id = $1";
+    statement(SQL)
+        .bind::<SqlUuid, _>(user.0)
+        .get_result(connection)
+        .await
+        .optional()
+}
+
+pub async fn find(
+    connection: &mut AsyncPgConnection,
+    keys: &KeyRing,
+    customer: &CustomerId,
+) -> QueryResult<Option<Owner>> {
+    const SQL: &str =
+        "SELECT user_id, readings FROM billing_customers WHERE stripe_hash = ANY ($1)";
+
+    #[derive(QueryableByName)]
+    struct Found {
+        #[diesel(sql_type = SqlUuid)]
+        user_id: Uuid,
+        #[diesel(sql_type = BigInt)]
+        readings: i64,
+    }
+
+    let found: Option<Found> = statement(SQL)
+        .bind::<Array<Bytea>, _>(fingerprints(keys, customer))
+        .get_result(connection)
+        .await
+        .optional()?;
+    Ok(found.map(|it| Owner {
+        user: UserId(it.user_id),
+        readings: it.readings,
+    }))
+}
+
+/// Keeps the id of somebody who has none, and who is still there.
+pub(super) async fn put(
+    connection: &mut AsyncPgConnection,
+    keys: &KeyRing,
+    user: UserId,
+    customer: &CustomerId,
+) -> Result<(), ApiError> {
+    const SQL: &str = "
+        INSERT INTO billing_customers (user_id, id, stripe_hash, sealed_stripe_id)
+        SELECT id, $2, $3, $4 FROM users WHERE id = $1
+            ON CONFLICT (user_id) DO NOTHING";
+    let row = Uuid::now_v7();
+    let place = Place {
+        column: COLUMN,
+        row,
+    };
+    let Kept {
+        fingerprint,
+        sealed,
+    } = Kept::new(keys, place, customer)?;
+    statement(SQL)
+        .bind::<SqlUuid, _>(user.0)
+        .bind::<SqlUuid, _>(row)
+        .bind::<Bytea, _>(fingerprint)
+        .bind::<Bytea, _>(sealed)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// Whether no reading of the person was written since these; if so, one is now, and nobody writes another before
+/// the commit.
+pub async fn count_reading(connection: &mut AsyncPgConnection, owner: Owner) -> QueryResult<bool> {
+    const SQL: &str = "
+        UPDATE billing_customers SET readings = readings + 1
+         WHERE user_id = $1 AND readings = $2";
+    statement(SQL)
+        .bind::<SqlUuid, _>(owner.user.0)
+        .bind::<BigInt, _>(owner.readings)
+        .execute(connection)
+        .await
+        .map(|changed| changed == 1)
+}
+
+/// The ids, for whoever changes the key: what they are found by follows.
+#[derive(Debug)]
+pub struct SealedCustomers;
+
+#[async_trait]
+impl SealedColumn for SealedCustomers {
+    fn name(&self) -> &'static str {
+        COLUMN
+    }
+
+    async fn stale(
+        &self,
+        connection: &mut AsyncPgConnection,
+        prefix: &[u8],
+        after: Uuid,
+        limit: i64,
+    ) -> QueryResult<Vec<SealedRow>> {
+        const SQL: &str = "
+            SELECT id, sealed_stripe_id AS sealed FROM billing_customers
+             WHERE id > $2 AND substring(sealed_stripe_id FOR octet_length($1)) <> $1
+             ORDER BY id LIMIT $3";
+        statement(SQL)
+            .bind::<Bytea, _>(prefix)
+            .bind::<SqlUuid, _>(after)
+            .bind::<BigInt, _>(limit)
+            .load(connection)
+            .await
+    }
+
+    async fn replace(
+        &self,
+        connection: &mut AsyncPgConnection,
+        rows: &Resealed,
+    ) -> QueryResult<usize> {
+        const SQL: &str = "
+            UPDATE billing_customers c
+               SET sealed_stripe_id = changed.new, stripe_hash = changed.hash
+              FROM unnest($1, $2, $3, $4) AS changed (id, old, new, hash)
+             WHERE c.id = changed.id AND c.sealed_stripe_id = changed.old";
+        statement(SQL)
+            .bind::<Array<SqlUuid>, _>(&rows.ids)
+            .bind::<Array<Bytea>, _>(&rows.old)
+            .bind::<Array<Bytea>, _>(&rows.new)
+            .bind::<Array<Bytea>, _>(&rows.fingerprints)
+            .execute(connection)
+            .await
+    }
+}

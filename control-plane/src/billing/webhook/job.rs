@@ -1,0 +1,134 @@
+//! Acting on an event: reading what it is about from Stripe.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use uuid::Uuid;
+
+use super::about::About;
+use super::{EventStatus, store};
+use crate::app::AppState;
+use crate::billing::stripe::events::Event;
+use crate::billing::sync::{self, SyncError};
+use crate::error::ApiError;
+use crate::jobs::{Failure, Handler};
+
+pub(super) const KIND: &str = "stripe_event";
+
+/// With the pauses between them these take hours; a job itself has one more.
+const ATTEMPTS: i32 = 19;
+
+/// Acts on what Stripe told.
+#[derive(Debug)]
+pub struct EventJobs {
+    state: Arc<AppState>,
+}
+
+impl EventJobs {
+    #[must_use]
+    pub const fn new(state: Arc<AppState>) -> Self {
+        Self { state }
+    }
+
+    /// One attempt. What fails for good is parked, and the job has done what it could.
+    async fn act(&self, id: Uuid) -> Result<(), Failure> {
+        let begun = {
+            let mut connection = self
+                .state
+                .db()
+                .get()
+                .await
+                .map_err(|it| unwritten(&it.into()))?;
+            let begun = store::begin(&mut connection, id).await;
+            begun.map_err(|error| unwritten(&error.into()))?
+        };
+        let Some(begun) = begun else {
+            return Ok(());
+        };
+        let result = if begun.attempts > ATTEMPTS {
+            Err(Failure::lasting("no attempt came to an end"))
+        } else {
+            self.attempt(id, &begun).await
+        };
+        let (status, failure) = match result {
+            Ok(()) => (EventStatus::Done, None),
+            Err(failure) if failure.is_final() || begun.attempts >= ATTEMPTS => {
+                (EventStatus::Parked, Some(failure))
+            }
+            Err(failure) => (EventStatus::Waiting, Some(failure)),
+        };
+        self.conclude(id, status, failure.as_ref()).await?;
+        match failure {
+            Some(failure) if status == EventStatus::Waiting => Err(failure),
+            _ => Ok(()),
+        }
+    }
+
+    async fn attempt(&self, id: Uuid, begun: &store::Begun) -> Result<(), Failure> {
+        let payload = self
+            .state
+            .keys()
+            .open(store::place(id), &begun.sealed_payload)
+            .map_err(|error| Failure::temporary(error.to_string()))?;
+        let event: Event = serde_json::from_slice(&payload)
+            .map_err(|_| Failure::lasting("the event cannot be read"))?;
+        let about = About::of(&event).map_err(|error| Failure::lasting(error.to_string()))?;
+        let synced = match about {
+            About::Nothing => Ok(()),
+            About::Subscription(id, customer) => {
+                let read = sync::subscription(&self.state, &id, customer.as_ref());
+                read.await.map(drop)
+            }
+        };
+        synced.map_err(failure)
+    }
+
+    async fn conclude(
+        &self,
+        event: Uuid,
+        status: EventStatus,
+        failure: Option<&Failure>,
+    ) -> Result<(), Failure> {
+        let reason = failure.map(ToString::to_string);
+        let mut connection = self
+            .state
+            .db()
+            .get()
+            .await
+            .map_err(|it| unwritten(&it.into()))?;
+        store::end(&mut connection, event, status, reason.as_deref())
+            .await
+            .map_err(|error| unwritten(&error.into()))?;
+        metrics::counter!("stripe_events_total", "outcome" => status.as_str()).increment(1);
+        if status == EventStatus::Parked {
+            tracing::error!(%event, reason, "stripe.event_parked");
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Handler for EventJobs {
+    fn kind(&self) -> &'static str {
+        KIND
+    }
+
+    async fn run(&self, _: Uuid, payload: &[u8]) -> Result<(), Failure> {
+        let id = serde_json::from_slice(payload)
+            .map_err(|_| Failure::lasting("the event's id cannot be read"))?;
+        self.act(id).await
+    }
+}
+
+fn failure(error: SyncError) -> Failure {
+    let reason = error.to_string();
+    if error.is_recoverable() {
+        Failure::temporary(reason)
+    } else {
+        Failure::lasting(reason)
+    }
+}
+
+fn unwritten(error: &ApiError) -> Failure {
+    Failure::temporary(error.to_string())
+}
