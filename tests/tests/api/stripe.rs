@@ -57,8 +57,9 @@ fn key() -> IdempotencyKey {
 }
 
 async fn cancel(stripe: &Stripe) -> Result<bool, StripeError> {
-    let canceled = stripe.set_cancel_at_period_end(&subscription(), true, &key());
-    canceled.await.map(|it| it.cancel_at_period_end)
+    let (id, key) = (subscription(), key());
+    let canceled = stripe.set_cancel_at_period_end(&id, true, &key).await;
+    canceled.map(|it| it.cancel_at_period_end)
 }
 
 fn canceled() -> Answer {

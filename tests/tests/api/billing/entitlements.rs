@@ -5,8 +5,7 @@ use control_plane::billing::subscription::{Seen, Status, StripeStatus, Subscript
 use serde_json::json;
 use shared::protocol::Limits;
 use tests::api::{Client, Tunnel};
-use tests::app::Place;
-use tests::{SimNode, TestApp, wait_until};
+use tests::{Place, SimNode, TestApp, wait_until};
 
 use super::{hours, seen};
 use crate::SOON;
