@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 /// What answers without an access token, and why it may.
 const OPEN: &[(&str, &str)] = &[
+    ("GET", "/api/v1/subscriptions/plans"),
     ("POST", "/api/v1/auth/register"),
     ("POST", "/api/v1/auth/login"),
     ("POST", "/api/v1/auth/verify-email"),
@@ -34,6 +35,12 @@ const OPEN: &[(&str, &str)] = &[
 
 /// The routes of the contract that exist by now.
 const CONTRACT: &[(&str, &str)] = &[
+    ("GET", "/api/v1/subscriptions/plans"),
+    ("GET", "/api/v1/subscriptions/status"),
+    ("GET", "/api/v1/admin/plans"),
+    ("POST", "/api/v1/admin/plans"),
+    ("PUT", "/api/v1/admin/plans/{id}"),
+    ("DELETE", "/api/v1/admin/plans/{id}"),
     ("POST", "/api/v1/auth/register"),
     ("POST", "/api/v1/auth/login"),
     ("POST", "/api/v1/auth/verify-email"),

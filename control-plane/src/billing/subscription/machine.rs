@@ -226,7 +226,8 @@ fn access_until(
                 grace
             }
         }
-        StripeStatus::Canceled => seen.ended_at.map_or(at_once, |ended| ended.min(now)),
+        // By Stripe's clock, whatever ours says: its status alone takes the rights.
+        StripeStatus::Canceled => seen.ended_at.unwrap_or(at_once),
         StripeStatus::Unpaid
         | StripeStatus::Paused
         | StripeStatus::Incomplete
