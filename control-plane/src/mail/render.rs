@@ -179,8 +179,8 @@ const fn attack(kind: AlertKind) -> &'static str {
         }
         AlertKind::Refusals => "Limits refuse far more requests than usual.",
         AlertKind::BadWebhooks => {
-            "Somebody sends events to the payments' webhook that the payment provider did not sign, or \
-             sends old ones again. They are refused. If nobody attacks, STRIPE_WEBHOOK_SECRET or the \
+            "Somebody sends events to the webhook for payments that the payment provider did not sign, \
+             or sends old ones again. They are refused. If nobody attacks, STRIPE_WEBHOOK_SECRET or the \
              clock is wrong."
         }
     }

@@ -10,6 +10,8 @@ use uuid::Uuid;
 /// What answers without an access token, and why it may.
 const OPEN: &[(&str, &str)] = &[
     ("GET", "/api/v1/subscriptions/plans"),
+    // Its body is signed.
+    ("POST", "/api/v1/payments/webhook"),
     ("POST", "/api/v1/auth/register"),
     ("POST", "/api/v1/auth/login"),
     ("POST", "/api/v1/auth/verify-email"),
@@ -41,6 +43,7 @@ const CONTRACT: &[(&str, &str)] = &[
     ("POST", "/api/v1/admin/plans"),
     ("PUT", "/api/v1/admin/plans/{id}"),
     ("DELETE", "/api/v1/admin/plans/{id}"),
+    ("POST", "/api/v1/payments/webhook"),
     ("POST", "/api/v1/auth/register"),
     ("POST", "/api/v1/auth/login"),
     ("POST", "/api/v1/auth/verify-email"),

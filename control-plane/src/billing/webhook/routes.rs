@@ -48,6 +48,7 @@ struct Received {
 /// What happened at Stripe. The answer comes once it is stored; what was told before is not stored again.
 #[utoipa::path(
     tag = "billing",
+    security(()),
     params(("stripe-signature" = String, Header, description = "`t=…,v1=…`, by the endpoint's secret")),
     request_body = EventBody,
     responses(
