@@ -69,6 +69,21 @@ impl From<Plan> for ManagedPlan {
     }
 }
 
+/// What makes a plan.
+#[derive(Debug, ToSchema)]
+#[schema(as = NewPlan)]
+#[expect(
+    dead_code,
+    reason = "for the document: the handler asks the terms for both"
+)]
+struct NewPlan {
+    #[schema(example = "premium_monthly")]
+    id: String,
+    billing_period: Period,
+    #[serde(flatten)]
+    terms: PlanBody,
+}
+
 /// All plans by id, withdrawn ones too.
 #[utoipa::path(
     tag = "administration",
@@ -96,7 +111,7 @@ pub(super) async fn list_all_plans(
 #[utoipa::path(
     tag = "administration",
     security(("bearer" = []), ("operator" = [])),
-    request_body = PlanBody,
+    request_body = NewPlan,
     responses(
         (status = 201, description = "The plan", body = ManagedPlan),
         (status = 409, description = "PLAN_EXISTS, CONFLICT", body = ErrorEnvelope),
