@@ -15,7 +15,8 @@ use chrono::{DateTime, Utc};
 use foldhash::fast::RandomState;
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
-use moka::sync::Cache;
+use quick_cache::UnitWeighter;
+use quick_cache::sync::{Cache, DefaultLifecycle};
 use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
@@ -31,7 +32,7 @@ use crate::error::{ApiError, Code};
 const ISSUER: &str = "prime-vpn";
 const AUDIENCE: &str = "prime-vpn-api";
 /// Tokens of which is remembered that they were found good: some 25 MB.
-const REMEMBERED: u64 = 50_000;
+const REMEMBERED: u16 = 50_000;
 
 /// PKCS#8's framing of an Ed25519 seed (RFC 8410).
 const PKCS8_PREFIX: [u8; 16] = [
@@ -88,7 +89,7 @@ pub struct TokenIssuer {
     life: Duration,
     /// Good tokens: reading one costs many times what finding it here does. They are kept as they are, for
     /// hashing one costs more than the finding, and whoever reads this memory has the signing key as well.
-    good: Cache<Box<str>, Claims, RandomState>,
+    good: Cache<Box<[u8]>, Claims, UnitWeighter, RandomState>,
 }
 
 impl TokenIssuer {
@@ -111,9 +112,13 @@ impl TokenIssuer {
             verifying: keys.verifying,
             public: keys.public,
             life: config.access_token_life,
-            good: Cache::builder()
-                .max_capacity(REMEMBERED)
-                .build_with_hasher(RandomState::default()),
+            good: Cache::with(
+                REMEMBERED.into(),
+                REMEMBERED.into(),
+                UnitWeighter,
+                RandomState::default(),
+                DefaultLifecycle::default(),
+            ),
         })
     }
 
@@ -148,7 +153,8 @@ impl TokenIssuer {
         })
     }
 
-    pub fn verify(&self, token: &str) -> Result<Claims, TokenError> {
+    pub fn verify(&self, token: &(impl AsRef<[u8]> + ?Sized)) -> Result<Claims, TokenError> {
+        let token = token.as_ref();
         if let Some(claims) = self.good.get(token) {
             return if claims.expires_at > Utc::now() {
                 Ok(claims)
@@ -161,7 +167,7 @@ impl TokenIssuer {
         Ok(claims)
     }
 
-    fn read(&self, token: &str) -> Result<Claims, TokenError> {
+    fn read(&self, token: &[u8]) -> Result<Claims, TokenError> {
         let read = jsonwebtoken::decode::<WireClaims>(token, &self.verifying, &self.validation)
             .map_err(|error| match error.kind() {
                 ErrorKind::ExpiredSignature => TokenError::Expired,

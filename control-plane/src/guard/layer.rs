@@ -3,12 +3,11 @@
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Once;
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use actix_web::HttpMessage;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
-use actix_web::http::header::{AUTHORIZATION, HeaderName};
-use chrono::Utc;
+use actix_web::http::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use shared::ids::UserId;
 
 use super::group::Group;
@@ -227,13 +226,20 @@ impl Budget {
     }
 
     fn tell(self, response: &mut ServiceResponse) {
-        let now = u64::try_from(Utc::now().timestamp_millis()).unwrap_or(0);
-        let reset = (now + self.reset_ms).div_ceil(1000);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let reset = now.unwrap_or_default() + Duration::from_millis(self.reset_ms);
+        let reset = reset.as_secs() + u64::from(reset.subsec_nanos() > 0);
         let headers = response.headers_mut();
-        headers.insert(LIMIT, self.limit.into());
-        headers.insert(REMAINING, self.remaining.into());
-        headers.insert(RESET, reset.into());
+        headers.insert(LIMIT, number(self.limit));
+        headers.insert(REMAINING, number(self.remaining));
+        headers.insert(RESET, number(reset));
     }
+}
+
+/// Not by the header's own conversion, which takes twice as long.
+fn number(number: impl itoa::Integer) -> HeaderValue {
+    let mut text = itoa::Buffer::new();
+    HeaderValue::from_str(text.format(number)).unwrap_or(HeaderValue::from_static("0"))
 }
 
 /// Wrong passwords, tokens and links, and paths that are none: what people rarely do and scanners mostly.

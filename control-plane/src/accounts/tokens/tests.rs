@@ -71,7 +71,7 @@ fn a_token_that_was_good_is_not_good_for_ever() {
         expires_at,
         ..claims
     };
-    issuer.good.insert(token.as_str().into(), over);
+    issuer.good.insert(token.as_bytes().into(), over);
     assert!(matches!(issuer.verify(&token), Err(TokenError::Expired)));
 }
 
@@ -84,8 +84,7 @@ fn what_is_no_token_is_not_remembered() {
         assert!(matches!(issuer.verify(&changed), Err(TokenError::Invalid)));
     }
     issuer.verify(&token).unwrap();
-    issuer.good.run_pending_tasks();
-    assert_eq!(issuer.good.entry_count(), 1);
+    assert_eq!(issuer.good.len(), 1);
 }
 
 #[test]
