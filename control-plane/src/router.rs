@@ -117,7 +117,9 @@ async fn layers(
     let ours = async |request| ours(state, request, handle).await;
     let protect = async |request| guard::protect(state, lane, request, ours).await;
     let cors = async |request| cors::cors(origins, documentation, request, protect).await;
-    frame::frame(request, async |request| observe(request, cors).await).await
+    // On the heap, where it stays: what is around it is moved several times on its way into the connection.
+    let within = async |request| Box::pin(cors(request)).await;
+    frame::frame(request, async |request| observe(request, within).await).await
 }
 
 /// Turns away who asks for another host or over plain HTTP where it has to be HTTPS, and counts the

@@ -1,7 +1,6 @@
 //! The outermost layer: gives each request its id and each response its headers, and writes the
 //! error envelope, because only here are the id and the outcome both known.
 
-use actix_web::HttpMessage;
 use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::header::{
@@ -54,8 +53,7 @@ pub async fn frame(
     mut request: ServiceRequest,
     next: impl AsyncFnOnce(ServiceRequest) -> Answer,
 ) -> Answer {
-    let id = RequestId::of(&request);
-    request.extensions_mut().insert(id.clone());
+    let id = RequestId::give(&mut request);
     if *request.method() == Method::HEAD {
         request.head_mut().method = Method::GET;
     }

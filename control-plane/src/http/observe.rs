@@ -3,12 +3,13 @@
 //! Neither the client's address nor its user agent nor a query string (it may hold a token) is
 //! recorded anywhere.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
 use actix_web::dev::ServiceRequest;
 use actix_web::http::StatusCode;
-use actix_web::{Error, HttpMessage, HttpRequest};
+use actix_web::{Error, HttpRequest};
 use foldhash::HashMap;
 use metrics::Histogram;
 use tracing::{Instrument, Span, field};
@@ -39,14 +40,25 @@ pub async fn observe(
 }
 
 fn span(request: &ServiceRequest) -> Span {
-    let id = request.extensions().get::<RequestId>().cloned();
+    // What it says is looked up only where somebody listens.
     tracing::info_span!(
         "request",
-        request_id = id.as_ref().map(RequestId::as_str),
+        request_id = RequestId::read(request.headers())
+            .as_ref()
+            .map(RequestId::as_str),
         method = method(request.method().as_str()),
-        route = request.match_pattern(),
+        route = route(request).as_deref(),
         status = field::Empty,
     )
+}
+
+/// The pattern that takes the request, if one does.
+fn route(request: &ServiceRequest) -> Option<Cow<'_, str>> {
+    let series = request.app_data::<Series>();
+    if series.is_some_and(|series| series.knows(request.path())) {
+        return Some(request.path().into());
+    }
+    request.match_pattern().map(Cow::Owned)
 }
 
 fn tell(span: &Span, outcome: &Answer) {
@@ -89,10 +101,14 @@ pub struct Series(RefCell<HashMap<String, Outcomes>>);
 type Outcomes = HashMap<(&'static str, u16), Histogram>;
 
 impl Series {
+    /// Whether the path is a route by itself. Only routes are kept.
+    fn knows(&self, path: &str) -> bool {
+        self.0.borrow().contains_key(path)
+    }
+
     fn record(&self, request: &HttpRequest, status: StatusCode, took: Duration) {
         let outcome = (method(request.method().as_str()), status.as_u16());
         let mut series = self.0.borrow_mut();
-        // Only routes are kept, so a path that is found is one.
         let known = series.get(request.path()).and_then(|it| it.get(&outcome));
         if let Some(histogram) = known {
             return histogram.record(took);

@@ -5,8 +5,8 @@ use std::fmt;
 use std::future::{Ready, ready};
 
 use actix_web::dev::{Payload, ServiceRequest};
-use actix_web::http::header::{HeaderName, HeaderValue};
-use actix_web::{FromRequest, HttpMessage, HttpRequest};
+use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
+use actix_web::{FromRequest, HttpRequest};
 use uuid::Builder;
 use uuid::fmt::Simple;
 
@@ -20,14 +20,20 @@ const PREFIX: &str = "req_";
 pub struct RequestId(HeaderValue);
 
 impl RequestId {
-    /// The caller's id if it can be trusted in a log and a header, or a new one.
+    /// Gives the request its id, which its headers have from then on: the caller's if it can be trusted in a
+    /// log and a header, or a new one.
     #[must_use]
-    pub fn of(request: &ServiceRequest) -> Self {
-        request
-            .headers()
-            .get(REQUEST_ID)
-            .filter(|value| is_acceptable(value.as_bytes()))
-            .map_or_else(Self::generate, |value| Self(value.clone()))
+    pub fn give(request: &mut ServiceRequest) -> Self {
+        Self::read(request.headers()).unwrap_or_else(|| {
+            let id = Self::generate();
+            request.headers_mut().insert(REQUEST_ID, id.header());
+            id
+        })
+    }
+
+    pub(super) fn read(headers: &HeaderMap) -> Option<Self> {
+        let given = headers.get(REQUEST_ID)?;
+        is_acceptable(given.as_bytes()).then(|| Self(given.clone()))
     }
 
     fn generate() -> Self {
@@ -57,7 +63,7 @@ impl FromRequest for RequestId {
     type Future = Ready<Result<Self, Infallible>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        let given = request.extensions().get::<Self>().cloned();
+        let given = Self::read(request.headers());
         ready(Ok(given.unwrap_or_else(Self::generate)))
     }
 }
@@ -82,7 +88,10 @@ mod tests {
 
     fn id_for(header: &str) -> String {
         let request = TestRequest::default().insert_header((REQUEST_ID, header));
-        RequestId::of(&request.to_srv_request()).to_string()
+        let mut request = request.to_srv_request();
+        let id = RequestId::give(&mut request);
+        assert_eq!(RequestId::read(request.headers()), Some(id.clone()));
+        id.to_string()
     }
 
     #[rstest]
