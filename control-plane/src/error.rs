@@ -90,6 +90,10 @@ codes! {
     BanNotFound = "BAN_NOT_FOUND", NOT_FOUND, "There is no such ban";
     AlertNotFound = "ALERT_NOT_FOUND", NOT_FOUND, "There is no such alert";
     PlanNotFound = "PLAN_NOT_FOUND", NOT_FOUND, "There is no such plan";
+    /// Or it is somebody else's.
+    IntentNotFound = "PAYMENT_INTENT_NOT_FOUND", NOT_FOUND, "There is no such payment intent";
+    /// Or it is somebody else's.
+    PaymentMethodNotFound = "PAYMENT_METHOD_NOT_FOUND", NOT_FOUND, "There is no such payment method";
     BillingEventNotFound = "BILLING_EVENT_NOT_FOUND", NOT_FOUND, "There is no such event";
     DeviceNotFound = "DEVICE_NOT_FOUND", NOT_FOUND, "There is no such device";
     /// The public key is live on this server in somebody else's connection.
@@ -97,6 +101,8 @@ codes! {
     /// Another server has the name.
     HostnameTaken = "HOSTNAME_TAKEN", CONFLICT, "A server with this host name exists already";
     PlanExists = "PLAN_EXISTS", CONFLICT, "A plan with this id exists already";
+    AlreadySubscribed = "ALREADY_SUBSCRIBED", CONFLICT, "There is a paid subscription already; its plan can be changed";
+    NotSubscribed = "NOT_SUBSCRIBED", CONFLICT, "There is no paid subscription";
     /// Clients are connected to the server.
     ServerInUse = "SERVER_IN_USE", CONFLICT, "The server has live connections; drain it first, or force it";
     Conflict = "CONFLICT", CONFLICT, "The resource's state does not allow this";

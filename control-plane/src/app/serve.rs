@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use super::dependencies::{self, DependencyError};
 use super::state::{AppState, StateError};
 use super::{metrics, tls, upkeep};
+use crate::billing::customers::ClosingJobs;
 use crate::billing::webhook::EventJobs;
 use crate::config::Config;
 use crate::db::{self, MigrationError};
@@ -60,6 +61,7 @@ impl Application {
         let handlers = Handlers::new(vec![
             Box::new(Postman::new(state.config())?),
             Box::new(EventJobs::new(state.clone().into_inner())),
+            Box::new(ClosingJobs::new(state.clone().into_inner())),
         ]);
         let (server, address) = api_server(&state)?;
         let (metrics_server, metrics_address) = metrics_server(&state)?;

@@ -78,6 +78,15 @@ actions! {
     WithdrawPlan = "plan.withdraw";
     /// Stripe or time changed it.
     ChangeSubscription = "subscription.change";
+    /// Somebody set out to pay for a plan.
+    OpenPurchase = "purchase.open";
+    CancelSubscription = "subscription.cancel";
+    ResumeSubscription = "subscription.resume";
+    /// It costs money and gives nothing, because another one of the same person runs.
+    EndSuperseded = "subscription.end_superseded";
+    /// From now on it is what pays.
+    SetPaymentMethod = "payment_method.set";
+    RemovePaymentMethod = "payment_method.remove";
     ReplayBillingEvent = "billing_event.replay";
 }
 

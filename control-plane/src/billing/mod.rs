@@ -9,13 +9,19 @@
 //! - No id of Stripe's is stored in plain.
 
 pub mod customers;
+mod methods;
 pub mod money;
 mod payments;
 pub mod plans;
+mod portal;
 pub mod prices;
+pub mod purchases;
+mod redirect;
 pub mod reference;
+mod renewal;
 pub mod stripe;
 pub mod subscription;
+pub mod superseded;
 pub mod sync;
 pub mod webhook;
 
@@ -23,16 +29,22 @@ use utoipa_actix_web::service_config::ServiceConfig;
 
 pub use payments::Payments;
 pub use plans::SealedPrices;
+pub use purchases::SealedOrders;
 pub use subscription::SealedSubscriptionIds;
 
 pub fn routes(config: &mut ServiceConfig<'_>) {
     plans::routes(config);
+    purchases::routes(config);
+    renewal::routes(config);
+    methods::routes(config);
+    portal::routes(config);
     subscription::routes(config);
     webhook::routes(config);
 }
 
 /// What the first API had without a version in its path.
 pub fn aliases(config: &mut ServiceConfig<'_>) {
+    purchases::aliases(config);
     subscription::aliases(config);
     webhook::aliases(config);
 }

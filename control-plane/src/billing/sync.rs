@@ -73,6 +73,8 @@ pub enum Synced {
         user: UserId,
         /// Those that give nothing because another one of the person runs: they cost money.
         superseded: Vec<SubscriptionId>,
+        /// Another one gave way to what was read, and costs money yet.
+        has_superseded: bool,
     },
 }
 
@@ -171,6 +173,7 @@ async fn write(
         return Ok(None);
     };
     let mut superseded = Vec::new();
+    let has_superseded = applied.iter().any(|it| it.has_superseded);
     for (subscription, applied) in read.iter().zip(applied) {
         if applied.is_superseded {
             superseded.push(subscription.id.clone());
@@ -180,6 +183,7 @@ async fn write(
     Ok(Some(Synced::Written {
         user: owner.user,
         superseded,
+        has_superseded,
     }))
 }
 

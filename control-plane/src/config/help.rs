@@ -249,6 +249,10 @@ pub const VARIABLES: &[(&str, &str)] = &[
         "how long one attempt of a call to Stripe may take [10s]",
     ),
     (
+        "CHECKOUT_REDIRECT_HOSTS",
+        "hosts to which people may be sent back after paying, separated by commas [those of PUBLIC_URL and CORS_ALLOWED_ORIGINS]",
+    ),
+    (
         "STRIPE_WEBHOOK_TOLERANCE",
         "how far an event's signature may be from now [5m]",
     ),

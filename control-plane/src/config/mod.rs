@@ -89,7 +89,7 @@ impl Config {
             tokens: TokensConfig::read(&mut reader, app.debug),
             accounts: AccountsConfig::read(&mut reader),
             mail: MailConfig::read(&mut reader),
-            stripe: StripeConfig::read(&mut reader, app.debug),
+            stripe: StripeConfig::read(&mut reader, app.debug, &http),
             vpn: VpnConfig::read(&mut reader),
             billing: BillingConfig::read(&mut reader),
             logging: LoggingConfig::read(&mut reader),

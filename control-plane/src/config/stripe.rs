@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
+use super::HttpConfig;
 use super::http::as_origin;
-use super::reader::{REDACTED, Reader, is_placeholder};
+use super::reader::{REDACTED, Reader, is_placeholder, split};
 
 /// The shape of what Stripe answers: a later version moves fields to other places.
 const API_VERSION: &str = "2025-02-24.acacia";
@@ -23,6 +24,8 @@ pub struct StripeConfig {
     pub timeout: Duration,
     /// How far an event's signature may be from now.
     pub webhook_tolerance: Duration,
+    /// Whose pages people may be sent back to after paying; in lower case.
+    pub redirect_hosts: Vec<String>,
     /// The price of `premium_monthly` where its row has none.
     pub monthly_price: Option<String>,
     /// The price of `premium_yearly` where its row has none.
@@ -30,7 +33,7 @@ pub struct StripeConfig {
 }
 
 impl StripeConfig {
-    pub(super) fn read(reader: &mut Reader<'_>, debug: bool) -> Self {
+    pub(super) fn read(reader: &mut Reader<'_>, debug: bool, http: &HttpConfig) -> Self {
         let secret_key = read_key(reader, debug);
         let webhook_secrets = reader.secrets("STRIPE_WEBHOOK_SECRET");
         match (&secret_key, webhook_secrets.is_empty()) {
@@ -67,6 +70,7 @@ impl StripeConfig {
             timeout: reader.duration("STRIPE_TIMEOUT", Duration::from_secs(10)),
             webhook_tolerance: reader
                 .duration("STRIPE_WEBHOOK_TOLERANCE", Duration::from_secs(300)),
+            redirect_hosts: read_redirect_hosts(reader, http),
             monthly_price: reader.optional("STRIPE_MONTHLY_PRICE_ID"),
             yearly_price: reader.optional("STRIPE_YEARLY_PRICE_ID"),
         }
@@ -87,6 +91,32 @@ fn read_key(reader: &mut Reader<'_>, debug: bool) -> Option<SecretString> {
         reader.problem(NAME, "is a placeholder; Stripe's dashboard has the key");
     }
     is_key.then(|| SecretString::from(key))
+}
+
+/// Where nothing is said, our own pages and those that may call us.
+fn read_redirect_hosts(reader: &mut Reader<'_>, http: &HttpConfig) -> Vec<String> {
+    let origins = std::iter::once(&http.public_url).chain(&http.cors_allowed_origins);
+    let mut ours: Vec<_> = origins.filter_map(|origin| host_of(origin)).collect();
+    ours.sort();
+    ours.dedup();
+    reader.parse_with(
+        "CHECKOUT_REDIRECT_HOSTS",
+        ours,
+        "names of hosts such as app.example.org, without ports, separated by commas",
+        |text| split(text).map(as_host).collect(),
+        |hosts| hosts.join(","),
+    )
+}
+
+fn host_of(origin: &str) -> Option<String> {
+    let url = reqwest::Url::parse(origin).ok()?;
+    url.host_str().map(str::to_owned)
+}
+
+/// As an address has it.
+fn as_host(text: &str) -> Option<String> {
+    let host = host_of(&format!("https://{text}"))?;
+    host.eq_ignore_ascii_case(text).then_some(host)
 }
 
 const fn is_of_a_version(byte: u8) -> bool {

@@ -125,6 +125,8 @@ fn every_given_value_is_used() {
 #[case("STRIPE_API_VERSION", "2025 acacia")]
 #[case("STRIPE_TIMEOUT", "0")]
 #[case("STRIPE_WEBHOOK_TOLERANCE", "soon")]
+#[case("CHECKOUT_REDIRECT_HOSTS", "https://app.example.org")]
+#[case("CHECKOUT_REDIRECT_HOSTS", "app.example.org:8443")]
 #[case("SMTP_SECURITY", "ssl3")]
 #[case("SMTP_PORT", "smtp")]
 #[case("AUDIT_RETENTION", "0")]
@@ -209,6 +211,16 @@ fn origins_and_proxies_are_read() {
         ["https://app.example.org", "http://localhost:3000"]
     );
     assert_eq!(config.http.trusted_proxies.len(), 2);
+    assert_eq!(
+        config.stripe.redirect_hosts,
+        ["app.example.org", "localhost", "vpn.example.org"]
+    );
+    let named = ("CHECKOUT_REDIRECT_HOSTS", "Pay.example.org, localhost");
+    let config = Config::read(&with(&[named])).unwrap();
+    assert_eq!(
+        config.stripe.redirect_hosts,
+        ["pay.example.org", "localhost"]
+    );
 }
 
 #[test]

@@ -232,6 +232,22 @@ diesel::table! {
 }
 
 diesel::table! {
+    purchases (id) {
+        id -> Uuid,
+        user_id -> Uuid,
+        #[max_length = 50]
+        plan_id -> Varchar,
+        #[max_length = 12]
+        kind -> Varchar,
+        #[max_length = 8]
+        status -> Varchar,
+        sealed_order -> Bytea,
+        created_at -> Timestamptz,
+        updated_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
     quota_shares (user_id) {
         user_id -> Uuid,
         version -> Int8,
@@ -400,6 +416,8 @@ diesel::joinable!(oauth_codes -> oauth_clients (client_id));
 diesel::joinable!(oauth_codes -> sessions (session_id));
 diesel::joinable!(oauth_codes -> users (user_id));
 diesel::joinable!(one_time_tokens -> users (user_id));
+diesel::joinable!(purchases -> plans (plan_id));
+diesel::joinable!(purchases -> users (user_id));
 diesel::joinable!(recovery_codes -> users (user_id));
 diesel::joinable!(refresh_tokens -> sessions (session_id));
 diesel::joinable!(quota_shares -> users (user_id));
@@ -425,6 +443,7 @@ diesel::allow_tables_to_appear_in_same_query!(
     one_time_tokens,
     operator_tokens,
     plans,
+    purchases,
     quota_shares,
     quota_usage,
     recovery_codes,

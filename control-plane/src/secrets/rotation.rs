@@ -16,7 +16,7 @@ use super::{KeyRing, Place, SealError};
 use crate::accounts::mfa::SealedSecrets;
 use crate::billing::customers::SealedCustomers;
 use crate::billing::webhook::SealedEvents;
-use crate::billing::{SealedPrices, SealedSubscriptionIds};
+use crate::billing::{SealedOrders, SealedPrices, SealedSubscriptionIds};
 use crate::jobs::SealedPayloads;
 use crate::tunnels::SealedPresharedKeys;
 
@@ -29,6 +29,7 @@ pub const COLUMNS: &[&dyn SealedColumn] = &[
     &SealedPrices,
     &SealedCustomers,
     &SealedEvents,
+    &SealedOrders,
 ];
 
 /// Rows read and written at once.

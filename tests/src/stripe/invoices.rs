@@ -162,6 +162,7 @@ impl Desk {
             return;
         };
         let intent = self.store.find(text(&invoice, "payment_intent"));
+        let method = intent.map_or(Value::Null, |it| it["payment_method"].clone());
         invoice["charge"] = intent.map_or(Value::Null, |it| it["latest_charge"].clone());
         invoice["status"] = "paid".into();
         invoice["paid"] = true.into();
@@ -180,7 +181,7 @@ impl Desk {
         self.store.put(&invoice);
         self.tell("invoice.paid", &invoice);
         self.tell("invoice.payment_succeeded", &invoice);
-        self.subscription_is_paid(text(&invoice, "subscription"));
+        self.subscription_is_paid(text(&invoice, "subscription"), &method);
     }
 
     pub(super) fn invoice_failed(&mut self, id: &str) {

@@ -19,6 +19,7 @@ const PARAMETERS: &[&str] = &[
     "metadata",
     "off_session",
     "payment_behavior",
+    "payment_settings",
     "trial_end",
     "trial_period_days",
 ];
@@ -36,6 +37,10 @@ impl Desk {
         }
         let mut subscription = new_subscription(parameters, &price)?;
         Self::merge_metadata(&mut subscription, parameters);
+        let settings = &parameters["payment_settings"];
+        Self::known(settings, &["save_default_payment_method"])?;
+        subscription["_saves_method"] =
+            (settings["save_default_payment_method"] == "on_subscription").into();
         subscription["_is_new"] = true.into();
         self.store.put(&subscription);
         let id = text(&subscription, "id").to_owned();
@@ -155,10 +160,15 @@ impl Desk {
         })
     }
 
-    pub(super) fn subscription_is_paid(&mut self, id: &str) {
+    /// `method` is what paid.
+    pub(super) fn subscription_is_paid(&mut self, id: &str, method: &Value) {
         let Ok(mut subscription) = self.store.get("subscription", id) else {
             return;
         };
+        if subscription["_saves_method"] == true && method.is_string() {
+            subscription["default_payment_method"] = method.clone();
+            self.store.put(&subscription);
+        }
         if !["incomplete", "past_due", "unpaid"].contains(&text(&subscription, "status")) {
             return;
         }

@@ -18,6 +18,7 @@ use super::places;
 use super::sessions::{self, EndReason};
 use crate::app::AppState;
 use crate::audit::{self, Action, Event};
+use crate::billing::customers;
 use crate::error::{ApiError, Code};
 use crate::http::RequestId;
 use crate::mail::{self, Letter};
@@ -40,6 +41,7 @@ pub(super) async fn delete(
                 if !store::erase(connection, &account).await? {
                     return Err(ApiError::new(Code::WrongPassword));
                 }
+                customers::close(state, connection, user).await?;
                 places::forget_all(connection, user).await?;
                 let ended = sessions::end_all(connection, user, None, EndReason::Deleted).await?;
                 let letter = Letter::AccountDeleted;

@@ -1,5 +1,6 @@
 //! Who somebody is at Stripe. A person is one customer, made when there is first something to pay.
 
+mod closing;
 mod store;
 
 use diesel_async::AsyncPgConnection;
@@ -10,6 +11,7 @@ use super::stripe::IdempotencyKey;
 use crate::app::AppState;
 use crate::error::ApiError;
 
+pub use closing::{ClosingJobs, close};
 pub use store::{Owner, SealedCustomers, count_reading, find};
 
 /// The person's id at Stripe, if there is one.

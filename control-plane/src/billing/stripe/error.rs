@@ -71,6 +71,18 @@ impl StripeError {
         )
     }
 
+    /// Whether it says that it did not do it, and will not. Who may not ask, or asks something else under a key that was
+    /// used, is told nothing of that.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Self::Refused { status, refusal } => {
+                !matches!(status, 401 | 403) && refusal.kind != "idempotency_error"
+            }
+            _ => false,
+        }
+    }
+
     /// Whether Stripe knows nothing by this id.
     #[must_use]
     pub fn is_missing(&self) -> bool {

@@ -134,4 +134,14 @@ impl Stripe {
         let form = Form::new().maybe("payment_method", method.map(MethodId::as_str));
         self.post(&[PATH, id.as_str(), "pay"], &form, key).await
     }
+
+    /// Lets nobody pay it any more.
+    pub async fn void_invoice(
+        &self,
+        id: &InvoiceId,
+        key: &IdempotencyKey,
+    ) -> Result<Invoice, StripeError> {
+        self.post(&[PATH, id.as_str(), "void"], &Form::new(), key)
+            .await
+    }
 }

@@ -50,6 +50,12 @@ impl IdempotencyKey {
         Self(format!("{act}-{row}"))
     }
 
+    /// Of one request alone, for what sets a state: the same however often it is done, and never a charge by itself.
+    #[must_use]
+    pub fn once(act: &'static str) -> Self {
+        Self::of(Uuid::now_v7(), act)
+    }
+
     /// Another one where this is another: Stripe refuses one key with two different calls.
     #[must_use]
     pub fn with(self, detail: &str) -> Self {

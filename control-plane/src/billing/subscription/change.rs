@@ -25,6 +25,8 @@ pub struct Applied {
     has_letter: bool,
     /// Another subscription of the person's runs; this one gives nothing, and costs money.
     pub is_superseded: bool,
+    /// It runs in the place of another one that Stripe has, and that costs money yet.
+    pub has_superseded: bool,
 }
 
 impl Applied {
@@ -167,6 +169,7 @@ impl Change<'_> {
         let ended = superseded(&other.subscription, self.now);
         store::update(self.connection, other.id, &ended, None).await?;
         if other.hash.is_some() {
+            self.applied.has_superseded = true;
             tracing::warn!(user = %self.user, subscription = %other.id, "billing.two_subscriptions");
         }
         Ok(())

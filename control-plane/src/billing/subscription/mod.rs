@@ -15,5 +15,5 @@ mod store;
 pub use change::{Applied, apply, policy};
 pub use lapse::run;
 pub use machine::{Policy, Seen, Status, StripeStatus, Subscription, entitles, fold};
-pub use reference::{Reference, SealedSubscriptionIds};
-pub use routes::{aliases, routes};
+pub use reference::{Billed, Reference, SealedSubscriptionIds, billed, is_new};
+pub use routes::{StatusView, aliases, current, routes};

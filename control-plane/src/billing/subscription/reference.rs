@@ -6,9 +6,15 @@ use async_trait::async_trait;
 use diesel::QueryResult;
 use diesel::sql_types::{Array, Bytea, Int8, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use shared::ids::UserId;
 use uuid::Uuid;
 
+use super::machine::Subscription;
+use super::store;
+use crate::app::AppState;
+use crate::billing::reference::{self, SubscriptionId};
 use crate::db::statement;
+use crate::error::ApiError;
 use crate::secrets::{KeyRing, Place, Resealed, SealError, SealedColumn, SealedRow};
 
 const COLUMN: &str = "subscriptions.sealed_stripe_id";
@@ -45,6 +51,36 @@ impl fmt::Debug for Reference<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Reference")
     }
+}
+
+/// A subscription that runs, and that Stripe has.
+#[derive(Debug, Clone)]
+pub struct Billed {
+    pub id: SubscriptionId,
+    pub subscription: Subscription,
+}
+
+/// The person's, if the one that runs is such a one.
+pub async fn billed(
+    state: &AppState,
+    connection: &mut AsyncPgConnection,
+    user: UserId,
+) -> Result<Option<Billed>, ApiError> {
+    let Some(stored) = store::running(connection, user).await? else {
+        return Ok(None);
+    };
+    let Some(sealed) = store::sealed_id(connection, stored.id).await? else {
+        return Ok(None);
+    };
+    Ok(Some(Billed {
+        id: reference::open(state.keys(), COLUMN, stored.id, &sealed)?,
+        subscription: stored.subscription,
+    }))
+}
+
+/// Whether the person never had one: a trial is for them.
+pub async fn is_new(connection: &mut AsyncPgConnection, user: UserId) -> Result<bool, ApiError> {
+    Ok(!store::was_billed(connection, user).await?)
 }
 
 const fn place(row: Uuid) -> Place {

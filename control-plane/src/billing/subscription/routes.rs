@@ -3,6 +3,7 @@
 use actix_web::{get, web};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
+use shared::ids::UserId;
 use utoipa::ToSchema;
 use utoipa_actix_web::service_config::ServiceConfig;
 
@@ -46,7 +47,7 @@ impl From<Status> for StatusWord {
 /// The subscription that runs.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = SubscriptionStatus)]
-struct StatusView {
+pub struct StatusView {
     plan_type: Period,
     #[schema(example = "premium_monthly")]
     plan: String,
@@ -79,14 +80,18 @@ async fn subscription_status(
     state: web::Data<AppState>,
     user: CurrentUser,
 ) -> Result<web::Json<StatusView>, ApiError> {
+    Ok(web::Json(current(&state, user.id).await?))
+}
+
+/// How the person's subscription stands.
+pub async fn current(state: &AppState, user: UserId) -> Result<StatusView, ApiError> {
     let mut connection = state.db().get().await?;
-    let Some(stored) = store::running(&mut connection, user.id).await? else {
-        return Ok(web::Json(StatusView::free()));
+    let Some(stored) = store::running(&mut connection, user).await? else {
+        return Ok(StatusView::free());
     };
     let plan = plans::by_id(&mut connection, &stored.subscription.plan).await?;
     let period = plan.map_or(Period::Free, |plan| plan.period);
-    let view = StatusView::new(stored.subscription, period, Utc::now());
-    Ok(web::Json(view))
+    Ok(StatusView::new(stored.subscription, period, Utc::now()))
 }
 
 impl StatusView {

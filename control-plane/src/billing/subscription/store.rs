@@ -103,6 +103,31 @@ pub(super) async fn running(
     row.map(TryInto::try_into).transpose()
 }
 
+/// The running one's id at Stripe, sealed, where Stripe has it.
+pub(super) async fn sealed_id(
+    connection: &mut AsyncPgConnection,
+    id: Uuid,
+) -> QueryResult<Option<Vec<u8>>> {
+    subscriptions::table
+        .find(id)
+        .select(subscriptions::sealed_stripe_id)
+        .first(connection)
+        .await
+}
+
+/// Whether the person ever had a subscription that Stripe has.
+pub(super) async fn was_billed(
+    connection: &mut AsyncPgConnection,
+    user: UserId,
+) -> QueryResult<bool> {
+    let billed = subscriptions::table
+        .filter(subscriptions::user_id.eq(user.0))
+        .filter(subscriptions::stripe_hash.is_not_null());
+    diesel::select(diesel::dsl::exists(billed))
+        .get_result(connection)
+        .await
+}
+
 /// Whose rights ended by the clock without anybody noticing, at most so many.
 pub(super) async fn lapsing(
     connection: &mut AsyncPgConnection,

@@ -9,6 +9,7 @@ use super::about::About;
 use super::{EventStatus, store};
 use crate::app::AppState;
 use crate::billing::stripe::events::Event;
+use crate::billing::superseded;
 use crate::billing::sync::{self, SyncError};
 use crate::error::ApiError;
 use crate::jobs::{Failure, Handler};
@@ -73,14 +74,14 @@ impl EventJobs {
         let event: Event = serde_json::from_slice(&payload)
             .map_err(|_| Failure::lasting("the event cannot be read"))?;
         let about = About::of(&event).map_err(|error| Failure::lasting(error.to_string()))?;
-        let synced = match about {
-            About::Nothing => Ok(()),
-            About::Subscription(id, customer) => {
-                let read = sync::subscription(&self.state, &id, customer.as_ref());
-                read.await.map(drop)
-            }
+        let About::Subscription(id, customer) = about else {
+            return Ok(());
         };
-        synced.map_err(failure)
+        let read = sync::subscription(&self.state, &id, customer.as_ref()).await;
+        let synced = read.map_err(failure)?;
+        superseded::follow_up(&self.state, synced)
+            .await
+            .map_err(failure)
     }
 
     async fn conclude(
