@@ -1,1 +1,3 @@
+ALTER TABLE billing_customers DROP COLUMN whole_since;
+
 DROP TABLE purchases;

@@ -20,3 +20,8 @@ COMMENT ON COLUMN purchases.sealed_order IS 'What Stripe is asked for, word for 
 CREATE UNIQUE INDEX purchases_open ON purchases (user_id) WHERE status = 'open';
 CREATE INDEX purchases_user ON purchases (user_id, created_at);
 CREATE INDEX purchases_old ON purchases (created_at) WHERE status = 'open';
+
+-- Whoever was overtaken by a whole reading that began after theirs did knows as much as they would have read.
+ALTER TABLE billing_customers ADD COLUMN whole_since BIGINT NOT NULL DEFAULT 0;
+
+COMMENT ON COLUMN billing_customers.whole_since IS 'How many readings were written when the last one that was written of everything began.';

@@ -124,6 +124,12 @@ impl TestApp {
         Config::read(&self.variables).expect("the tests' configuration is valid")
     }
 
+    /// The environment that the replicas are started with.
+    #[must_use]
+    pub const fn variables(&self) -> &Variables {
+        &self.variables
+    }
+
     #[must_use]
     pub fn db(&self) -> &TestDb {
         &self.db

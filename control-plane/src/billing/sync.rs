@@ -15,7 +15,7 @@ use super::stripe::subscriptions::{Status, Subscription};
 use super::stripe::{Stripe, StripeError};
 use super::subscription::{self, Applied, Reference, Seen, StripeStatus};
 use crate::app::AppState;
-use crate::error::ApiError;
+use crate::error::{ApiError, Code};
 
 /// Readings that may be overtaken in a row.
 const TRIES: usize = 5;
@@ -53,6 +53,7 @@ impl From<SyncError> for ApiError {
         match error {
             SyncError::Stripe(error) => error.into(),
             SyncError::Here(error) => error,
+            error @ SyncError::Overtaken => Self::new(Code::PaymentsUnavailable).with_source(error),
             error => Self::internal(error),
         }
     }
@@ -101,7 +102,7 @@ pub async fn subscription(
             customer = whose.cloned();
             continue;
         };
-        if let Some(synced) = write(state, owner, &[read]).await? {
+        if let Some(synced) = write(state, owner, &[read], false).await? {
             return Ok(synced);
         }
     }
@@ -111,12 +112,21 @@ pub async fn subscription(
 /// All subscriptions of a customer.
 pub async fn customer(state: &AppState, customer: &CustomerId) -> Result<Synced, SyncError> {
     let stripe = &state.payments()?.stripe;
+    let mut began = None;
     for _ in 0..TRIES {
         let Some(owner) = owner(state, customer).await? else {
             return Ok(Synced::Foreign);
         };
+        // Somebody who began after us wrote all of it, and does what follows.
+        if owner.whole_since > *began.get_or_insert(owner.readings) {
+            return Ok(Synced::Written {
+                user: owner.user,
+                superseded: Vec::new(),
+                has_superseded: false,
+            });
+        }
         let read = all_of(stripe, customer).await?;
-        if let Some(synced) = write(state, owner, &read).await? {
+        if let Some(synced) = write(state, owner, &read, true).await? {
             return Ok(synced);
         }
     }
@@ -152,12 +162,18 @@ async fn write(
     state: &AppState,
     owner: Owner,
     read: &[Subscription],
+    is_all: bool,
 ) -> Result<Option<Synced>, SyncError> {
     let now = Utc::now();
     let mut connection = state.db().get().await.map_err(ApiError::from)?;
     let written = connection
         .transaction(async |connection| {
-            if !customers::count_reading(connection, owner).await? {
+            let is_latest = if is_all {
+                customers::count_whole_reading(connection, owner).await?
+            } else {
+                customers::count_reading(connection, owner).await?
+            };
+            if !is_latest {
                 return Ok(None);
             }
             let mut applied = Vec::with_capacity(read.len());

@@ -38,6 +38,7 @@ diesel::table! {
         sealed_stripe_id -> Bytea,
         readings -> Int8,
         created_at -> Timestamptz,
+        whole_since -> Int8,
     }
 }
 

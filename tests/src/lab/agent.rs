@@ -102,7 +102,9 @@ impl Agent {
         Self::at(world.site(0), plane, folder, hostname, backend)
     }
 
-    fn at(site: &Site, plane: &Plane, folder: &Path, hostname: &str, backend: Backend) -> Self {
+    /// The same at one of the world's sites.
+    #[must_use]
+    pub fn at(site: &Site, plane: &Plane, folder: &Path, hostname: &str, backend: Backend) -> Self {
         let path = |name: &str| folder.join(name).display().to_string();
         let environment = vec![
             ("PLANE_URL", plane.url().to_owned()),

@@ -38,7 +38,11 @@ impl StripeServer {
         let folder = tempfile::tempdir().expect("a folder can be made");
         let (behind_port, port) = (free_port(), free_port());
         let no_redirects = reqwest::redirect::Policy::none();
-        let http = reqwest::Client::builder().redirect(no_redirects).build();
+        let http = reqwest::Client::builder()
+            .redirect(no_redirects)
+            // Shorter than the server's patience, or a request may meet its goodbye.
+            .pool_idle_timeout(Duration::from_secs(1))
+            .build();
         let stripe = Self {
             behind: start_behind(behind_port, folder.path()),
             server: start_server(port, behind_port, folder.path(), None),

@@ -5,6 +5,7 @@ mod cards;
 mod checkout;
 mod ends;
 mod intents;
+mod killed;
 mod redirects;
 mod subscribing;
 mod webhooks;

@@ -7,6 +7,7 @@
 
 mod isolation;
 mod limits;
+mod purchase;
 mod rotation;
 mod round_trips;
 mod sandbox;

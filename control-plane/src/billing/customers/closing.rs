@@ -9,9 +9,8 @@ use shared::ids::UserId;
 use uuid::Uuid;
 
 use crate::app::AppState;
-use crate::billing::purchases;
-use crate::billing::reference::{CheckoutId, CustomerId};
-use crate::billing::stripe::{IdempotencyKey, StripeError};
+use crate::billing::purchases::{self, Unpaid};
+use crate::billing::reference::CustomerId;
 use crate::error::ApiError;
 use crate::jobs::{self, Failure, Handler};
 
@@ -20,8 +19,8 @@ const KIND: &str = "close_customer";
 #[derive(Serialize, Deserialize)]
 struct Closing {
     customer: CustomerId,
-    /// Where they could still pay.
-    checkout: Option<CheckoutId>,
+    /// What they could still pay.
+    unpaid: Option<Unpaid>,
 }
 
 /// Promises it, in the transaction that deletes the account.
@@ -33,8 +32,8 @@ pub async fn close(
     let Some(customer) = super::of_user(state, connection, user).await? else {
         return Ok(());
     };
-    let checkout = purchases::unpaid_checkout(connection, state.keys(), user).await?;
-    let closing = Closing { customer, checkout };
+    let unpaid = purchases::unpaid(state, connection, user).await?;
+    let closing = Closing { customer, unpaid };
     Ok(jobs::enqueue(connection, state.keys(), KIND, &closing).await?)
 }
 
@@ -51,16 +50,24 @@ impl ClosingJobs {
     }
 
     async fn close(&self, closing: &Closing) -> Result<(), Failure> {
-        let payments = self.state.payments();
-        let stripe = &payments
-            .map_err(|error| Failure::temporary(error.to_string()))?
-            .stripe;
-        if let Some(checkout) = &closing.checkout {
-            let key = IdempotencyKey::once("expire");
-            done(stripe.expire_checkout(checkout, &key).await)?;
+        let payments = self.state.payments().map_err(|error| temporary(&error))?;
+        let stripe = &payments.stripe;
+        if let Some(unpaid) = &closing.unpaid {
+            match unpaid.close(stripe).await {
+                // What Stripe does not know nobody can pay.
+                Err(error) if !purchases::is_refused(&error) => return Err(temporary(&error)),
+                _ => {}
+            }
         }
-        done(stripe.delete_customer(&closing.customer).await)
+        match stripe.delete_customer(&closing.customer).await {
+            Err(error) if !error.is_refusal() => Err(Failure::temporary(error.to_string())),
+            _ => Ok(()),
+        }
     }
+}
+
+fn temporary(error: &ApiError) -> Failure {
+    Failure::temporary(error.to_string())
 }
 
 #[async_trait]
@@ -73,13 +80,5 @@ impl Handler for ClosingJobs {
         let closing = serde_json::from_slice(payload)
             .map_err(|_| Failure::lasting("whose it is cannot be read"))?;
         self.close(&closing).await
-    }
-}
-
-/// What is refused is over already.
-fn done<T>(result: Result<T, StripeError>) -> Result<(), Failure> {
-    match result {
-        Err(error) if !error.is_refusal() => Err(Failure::temporary(error.to_string())),
-        _ => Ok(()),
     }
 }

@@ -29,6 +29,8 @@ pub struct Owner {
     pub user: UserId,
     /// How many readings of Stripe were written.
     pub readings: i64,
+    /// How many of them there were when the last one of everything began.
+    pub whole_since: i64,
 }
 
 pub(super) async fn of_user(
@@ -50,7 +52,7 @@ pub async fn find(
     customer: &CustomerId,
 ) -> QueryResult<Option<Owner>> {
     const SQL: &str =
-        "SELECT user_id, readings FROM billing_customers WHERE stripe_hash = ANY ($1)";
+        "SELECT user_id, readings, whole_since FROM billing_customers WHERE stripe_hash = ANY ($1)";
 
     #[derive(QueryableByName)]
     struct Found {
@@ -58,6 +60,8 @@ pub async fn find(
         user_id: Uuid,
         #[diesel(sql_type = BigInt)]
         readings: i64,
+        #[diesel(sql_type = BigInt)]
+        whole_since: i64,
     }
 
     let found: Option<Found> = statement(SQL)
@@ -68,6 +72,7 @@ pub async fn find(
     Ok(found.map(|it| Owner {
         user: UserId(it.user_id),
         readings: it.readings,
+        whole_since: it.whole_since,
     }))
 }
 
@@ -106,6 +111,22 @@ pub(super) async fn put(
 pub async fn count_reading(connection: &mut AsyncPgConnection, owner: Owner) -> QueryResult<bool> {
     const SQL: &str = "
         UPDATE billing_customers SET readings = readings + 1
+         WHERE user_id = $1 AND readings = $2";
+    statement(SQL)
+        .bind::<SqlUuid, _>(owner.user.0)
+        .bind::<BigInt, _>(owner.readings)
+        .execute(connection)
+        .await
+        .map(|changed| changed == 1)
+}
+
+/// The same for a reading of everything.
+pub async fn count_whole_reading(
+    connection: &mut AsyncPgConnection,
+    owner: Owner,
+) -> QueryResult<bool> {
+    const SQL: &str = "
+        UPDATE billing_customers SET readings = readings + 1, whole_since = readings
          WHERE user_id = $1 AND readings = $2";
     statement(SQL)
         .bind::<SqlUuid, _>(owner.user.0)

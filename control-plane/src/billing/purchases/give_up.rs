@@ -43,7 +43,7 @@ pub(super) async fn unmade(state: &AppState, purchase: &Purchase, error: ApiErro
     }
 }
 
-fn is_refused(error: &ApiError) -> bool {
+pub(in crate::billing) fn is_refused(error: &ApiError) -> bool {
     let source = std::error::Error::source(error);
     let source = source.and_then(|it| it.downcast_ref::<StripeError>());
     source.is_some_and(StripeError::is_refusal)
@@ -58,7 +58,7 @@ fn refused(error: ApiError) -> Result<Outcome, ApiError> {
     }
 }
 
-async fn close_checkout(stripe: &Stripe, id: &CheckoutId) -> Result<Outcome, ApiError> {
+pub(super) async fn close_checkout(stripe: &Stripe, id: &CheckoutId) -> Result<Outcome, ApiError> {
     let key = IdempotencyKey::once("expire");
     lenient(stripe.expire_checkout(id, &key).await)?;
     let read = stripe.checkout(id).await?;
@@ -72,7 +72,10 @@ async fn close_checkout(stripe: &Stripe, id: &CheckoutId) -> Result<Outcome, Api
     closed(outcome)
 }
 
-async fn close_subscription(stripe: &Stripe, id: &SubscriptionId) -> Result<Outcome, ApiError> {
+pub(super) async fn close_subscription(
+    stripe: &Stripe,
+    id: &SubscriptionId,
+) -> Result<Outcome, ApiError> {
     let mut read = stripe.subscription_with_payment(id).await?;
     if read.status == Status::Incomplete {
         void(stripe, &read).await?;

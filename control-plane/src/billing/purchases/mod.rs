@@ -17,9 +17,12 @@ mod routes;
 mod settle;
 mod store;
 mod subscribe;
+mod unpaid;
 mod wire;
 
+pub(super) use give_up::is_refused;
 pub(super) use offer::customer;
 pub use routes::{aliases, routes};
 pub use settle::{settle, settle_old};
-pub use store::{SealedOrders, unpaid_checkout};
+pub use store::SealedOrders;
+pub use unpaid::{Unpaid, unpaid};

@@ -11,7 +11,6 @@ use shared::ids::UserId;
 use uuid::Uuid;
 
 use super::order::{Order, Outcome, Purchase};
-use crate::billing::reference::CheckoutId;
 use crate::db::schema::purchases;
 use crate::db::statement;
 use crate::error::ApiError;
@@ -77,19 +76,6 @@ pub(super) async fn open(
         .await
         .optional()?;
     row.map(|row| read(keys, row)).transpose()
-}
-
-/// The session that somebody could still pay at.
-pub async fn unpaid_checkout(
-    connection: &mut AsyncPgConnection,
-    keys: &KeyRing,
-    user: UserId,
-) -> Result<Option<CheckoutId>, ApiError> {
-    let open = open(connection, keys, user).await?;
-    Ok(open.and_then(|purchase| match purchase.order {
-        Order::Checkout { .. } => purchase.made?.try_into().ok(),
-        _ => None,
-    }))
 }
 
 /// Who has had an open purchase since before then, the oldest first.

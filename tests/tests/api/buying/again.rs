@@ -76,27 +76,24 @@ async fn whoever_wants_two_plans_at_once_has_one() {
     shop.close().await;
 }
 
-/// Every call of a purchase is made in vain once: its answer is lost, or Stripe refuses for a moment.
+/// Answers are lost after Stripe did what it was asked, or it fails for a moment.
 #[tokio::test(flavor = "multi_thread")]
 async fn lost_answers_charge_nobody_twice() {
     let shop = Shop::open().await;
-    for lost in 1..=3 {
+    for (lost_answers, refusals) in [(1, vec![]), (2, vec![]), (3, vec![]), (0, vec![500; 2])] {
         let person = shop.person_with(GOOD).await;
         let before = shop.paid().await;
-        let wish = |lost_answers, refusals| Wish {
+        let wish = Wish {
             lost_answers,
             refusals,
             ..Wish::default()
         };
-        shop.stripe.wish(wish(lost * 2, vec![500; 2])).await;
-        tests::wait_until("it is bought", crate::SOON * 3, async || {
+        shop.stripe.wish(wish).await;
+        tests::wait_until("it is bought", crate::SOON, async || {
             let reply = subscribe(&person, "monthly").await;
-            assert!(
-                [200, 503].contains(&reply.status.as_u16()),
-                "{}",
-                reply.text()
-            );
-            reply.status.as_u16() == 200
+            let status = reply.status.as_u16();
+            assert!([200, 503].contains(&status), "{}", reply.text());
+            status == 200
         })
         .await;
         assert_eq!(has(&person).await, MONTHLY);

@@ -47,6 +47,18 @@ async fn a_deleted_account_cannot_pay_at_a_page_that_is_open() {
     shop.close().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_account_cannot_make_a_payment_that_waits() {
+    let shop = Shop::open().await;
+    let person = shop.app.client().sign_up("anna@example.org").await;
+    let begun = intent(&person, "monthly").await.expect(200).json();
+    delete(&person).await;
+    shop.app.jobs_end().await;
+    let path = format!("/v1/payment_intents/{}", text(&begun["payment_intent_id"]));
+    assert_eq!(shop.stripe.get(&path).await["status"], "canceled");
+    shop.close().await;
+}
+
 /// Somebody at the operator's made a second one by hand.
 #[tokio::test(flavor = "multi_thread")]
 async fn of_two_subscriptions_the_one_that_gives_nothing_is_ended() {
