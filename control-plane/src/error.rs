@@ -94,6 +94,8 @@ codes! {
     IntentNotFound = "PAYMENT_INTENT_NOT_FOUND", NOT_FOUND, "There is no such payment intent";
     /// Or it is somebody else's.
     PaymentMethodNotFound = "PAYMENT_METHOD_NOT_FOUND", NOT_FOUND, "There is no such payment method";
+    PaymentNotFound = "PAYMENT_NOT_FOUND", NOT_FOUND, "There is no such payment";
+    RefundNotFound = "REFUND_NOT_FOUND", NOT_FOUND, "There is no such refund";
     BillingEventNotFound = "BILLING_EVENT_NOT_FOUND", NOT_FOUND, "There is no such event";
     DeviceNotFound = "DEVICE_NOT_FOUND", NOT_FOUND, "There is no such device";
     /// The public key is live on this server in somebody else's connection.
@@ -105,6 +107,11 @@ codes! {
     NotSubscribed = "NOT_SUBSCRIBED", CONFLICT, "There is no paid subscription";
     /// Clients are connected to the server.
     ServerInUse = "SERVER_IN_USE", CONFLICT, "The server has live connections; drain it first, or force it";
+    /// Nothing was paid, or not by what money can go back to.
+    PaymentNotRefundable = "PAYMENT_NOT_REFUNDABLE", CONFLICT, "This payment cannot be given back";
+    AlreadyRefunded = "ALREADY_REFUNDED", CONFLICT, "This payment was given back already";
+    RefundTooLarge = "REFUND_TOO_LARGE", CONFLICT, "This is more than is left of the payment";
+    RefundWindowOver = "REFUND_WINDOW_OVER", CONFLICT, "The time in which this payment can be given back is over; ask us";
     Conflict = "CONFLICT", CONFLICT, "The resource's state does not allow this";
     PayloadTooLarge = "PAYLOAD_TOO_LARGE", PAYLOAD_TOO_LARGE, "The body is larger than this route takes";
     UnsupportedMediaType = "UNSUPPORTED_MEDIA_TYPE", UNSUPPORTED_MEDIA_TYPE, "This content type is not supported";

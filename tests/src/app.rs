@@ -8,7 +8,9 @@ use chrono::{TimeDelta, Utc};
 use control_plane::accounts::{Role, SessionId};
 use control_plane::app::{AppState, Application, RunningApp};
 use control_plane::billing::customers;
+use control_plane::billing::reconcile::{self, Report};
 use control_plane::billing::subscription::{self, Reference, Seen};
+use control_plane::billing::sync::Mode;
 use control_plane::config::{Config, Variables};
 use control_plane::fleet::identity::Enrolment;
 use control_plane::fleet::selection::is_available;
@@ -195,6 +197,13 @@ impl TestApp {
         let email = format!("{}@example.org", client.user());
         let made = customers::ensure(self.state(), client.user(), &email).await;
         made.expect("a customer is made").as_str().to_owned()
+    }
+
+    /// Compares everything with Stripe, as an operator's command does.
+    pub async fn reconcile(&self, is_dry_run: bool) -> Report {
+        let mode = if is_dry_run { Mode::Look } else { Mode::Write };
+        let report = reconcile::reconcile(self.state(), mode).await;
+        report.expect("it is compared")
     }
 
     /// Waits until a replica relies on what Redis tells of ended sessions, or until it does not.

@@ -15,6 +15,7 @@ use super::dependencies::{self, DependencyError};
 use super::state::{AppState, StateError};
 use super::{metrics, tls, upkeep};
 use crate::billing::customers::ClosingJobs;
+use crate::billing::refunds::RefundJobs;
 use crate::billing::webhook::EventJobs;
 use crate::config::Config;
 use crate::db::{self, MigrationError};
@@ -62,6 +63,7 @@ impl Application {
             Box::new(Postman::new(state.config())?),
             Box::new(EventJobs::new(state.clone().into_inner())),
             Box::new(ClosingJobs::new(state.clone().into_inner())),
+            Box::new(RefundJobs::new(state.clone().into_inner())),
         ]);
         let (server, address) = api_server(&state)?;
         let (metrics_server, metrics_address) = metrics_server(&state)?;
@@ -244,6 +246,10 @@ async fn start_tasks(state: &web::Data<AppState>, handlers: Handlers) {
     tasks.spawn(async move { tunnels::share_quotas(&sharing).await });
     let lapsing = state.clone();
     tasks.spawn(async move { billing::subscription::run(&lapsing).await });
+    if state.payments().is_ok() {
+        let comparing = state.clone();
+        tasks.spawn(async move { billing::reconcile::nightly(&comparing).await });
+    }
     tasks.spawn(jobs::run(state.clone().into_inner(), handlers));
     let sweeping = state.clone();
     tasks.spawn(async move { jobs::periodic::run(&sweeping, upkeep::CHORES).await });

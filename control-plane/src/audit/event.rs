@@ -88,6 +88,9 @@ actions! {
     SetPaymentMethod = "payment_method.set";
     RemovePaymentMethod = "payment_method.remove";
     ReplayBillingEvent = "billing_event.replay";
+    RequestRefund = "refund.request";
+    /// The payment provider refused it.
+    FailRefund = "refund.fail";
 }
 
 /// Who acted.
@@ -140,6 +143,7 @@ pub enum Subject {
     Alert(Uuid),
     Plan(String),
     BillingEvent(Uuid),
+    Payment(Uuid),
 }
 
 impl Subject {
@@ -156,6 +160,7 @@ impl Subject {
             Self::Alert(_) => "alert",
             Self::Plan(_) => "plan",
             Self::BillingEvent(_) => "billing_event",
+            Self::Payment(_) => "payment",
         }
     }
 
@@ -168,7 +173,8 @@ impl Subject {
             | Self::EnrolmentToken(id)
             | Self::Ban(id)
             | Self::Alert(id)
-            | Self::BillingEvent(id) => id.to_string(),
+            | Self::BillingEvent(id)
+            | Self::Payment(id) => id.to_string(),
             Self::Server(id) => id.to_string(),
             Self::OauthClient(id) | Self::Plan(id) => id.clone(),
         }

@@ -9,6 +9,7 @@
 //! - No id of Stripe's is stored in plain.
 
 pub mod customers;
+pub mod invoices;
 mod methods;
 pub mod money;
 mod payments;
@@ -16,8 +17,10 @@ pub mod plans;
 mod portal;
 pub mod prices;
 pub mod purchases;
+pub mod reconcile;
 mod redirect;
 pub mod reference;
+pub mod refunds;
 mod renewal;
 pub mod stripe;
 pub mod subscription;
@@ -39,6 +42,9 @@ pub fn routes(config: &mut ServiceConfig<'_>) {
     methods::routes(config);
     portal::routes(config);
     subscription::routes(config);
+    invoices::routes(config);
+    refunds::routes(config);
+    reconcile::routes(config);
     webhook::routes(config);
 }
 
@@ -46,5 +52,6 @@ pub fn routes(config: &mut ServiceConfig<'_>) {
 pub fn aliases(config: &mut ServiceConfig<'_>) {
     purchases::aliases(config);
     subscription::aliases(config);
+    refunds::aliases(config);
     webhook::aliases(config);
 }

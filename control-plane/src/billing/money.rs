@@ -29,6 +29,16 @@ pub enum MoneyError {
     TooLarge,
 }
 
+impl MoneyError {
+    /// The sentence that a caller reads.
+    #[must_use]
+    pub fn sentence(self) -> String {
+        let text = self.to_string();
+        text.strip_prefix('m')
+            .map_or(text.clone(), |rest| format!("M{rest}"))
+    }
+}
+
 /// The three letters of a currency, in upper case.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Currency([u8; 3]);

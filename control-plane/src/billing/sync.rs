@@ -18,7 +18,7 @@ use crate::app::AppState;
 use crate::error::{ApiError, Code};
 
 /// Readings that may be overtaken in a row.
-const TRIES: usize = 5;
+pub(super) const TRIES: usize = 5;
 
 #[derive(Debug, thiserror::Error)]
 pub enum SyncError {
@@ -63,6 +63,14 @@ impl From<diesel::result::Error> for SyncError {
     fn from(error: diesel::result::Error) -> Self {
         Self::Here(error.into())
     }
+}
+
+/// What is done with a reading.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    Write,
+    /// It is only said whether it would change something.
+    Look,
 }
 
 /// What became of a reading.
@@ -145,7 +153,10 @@ pub async fn person(state: &AppState, user: UserId) -> Result<Synced, SyncError>
     }
 }
 
-async fn owner(state: &AppState, customer: &CustomerId) -> Result<Option<Owner>, SyncError> {
+pub(super) async fn owner(
+    state: &AppState,
+    customer: &CustomerId,
+) -> Result<Option<Owner>, SyncError> {
     let mut connection = state.db().get().await.map_err(ApiError::from)?;
     Ok(customers::find(&mut connection, state.keys(), customer).await?)
 }
@@ -203,7 +214,7 @@ async fn write(
     }))
 }
 
-async fn apply(
+pub(super) async fn apply(
     state: &AppState,
     connection: &mut diesel_async::AsyncPgConnection,
     user: UserId,

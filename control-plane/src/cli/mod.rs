@@ -1,6 +1,7 @@
 //! The command line: the service and its operator's commands.
 
 mod admin;
+mod billing;
 mod check;
 mod logging;
 mod migrate;
@@ -47,6 +48,9 @@ enum Command {
     /// Manage VPN hosts.
     #[command(subcommand)]
     Node(node::Command),
+    /// Keep the books of money.
+    #[command(subcommand)]
+    Billing(billing::Command),
     /// Manage operator tokens.
     #[command(subcommand)]
     Token(token::Command),
@@ -96,6 +100,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             Command::Admin(command) => admin::run(&config, command).await,
             Command::Oauth(command) => oauth::run(&config, command).await,
             Command::Node(command) => node::run(&config, command).await,
+            Command::Billing(command) => billing::run(&config, command).await,
             Command::Token(command) => token::run(&config, command).await,
             Command::Check => check::run(config).await,
             Command::Openapi => Ok(ExitCode::SUCCESS),

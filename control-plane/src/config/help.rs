@@ -253,6 +253,18 @@ pub const VARIABLES: &[(&str, &str)] = &[
         "hosts to which people may be sent back after paying, separated by commas [those of PUBLIC_URL and CORS_ALLOWED_ORIGINS]",
     ),
     (
+        "RECONCILE_AT",
+        "when everything is compared with Stripe each day, in UTC [03:00]",
+    ),
+    (
+        "REFUND_WINDOW_DAYS",
+        "how many days after a payment its payer may have it back [14]",
+    ),
+    (
+        "REFUND_ENDS_ACCESS",
+        "a plan ends when all that was paid for its period is given back [true]",
+    ),
+    (
         "STRIPE_WEBHOOK_TOLERANCE",
         "how far an event's signature may be from now [5m]",
     ),

@@ -39,6 +39,18 @@ diesel::table! {
         readings -> Int8,
         created_at -> Timestamptz,
         whole_since -> Int8,
+        payment_readings -> Int8,
+    }
+}
+
+diesel::table! {
+    billing_reconciliations (id) {
+        id -> Uuid,
+        started_at -> Timestamptz,
+        ended_at -> Timestamptz,
+        is_dry_run -> Bool,
+        is_complete -> Bool,
+        report -> Jsonb,
     }
 }
 
@@ -209,6 +221,28 @@ diesel::table! {
 }
 
 diesel::table! {
+    payments (id) {
+        id -> Uuid,
+        user_id -> Uuid,
+        subscription_id -> Nullable<Uuid>,
+        plan_id -> Nullable<Varchar>,
+        minor -> Int8,
+        tax -> Int8,
+        currency -> Bpchar,
+        refunded -> Int8,
+        status -> Varchar,
+        stripe_hash -> Bytea,
+        sealed_stripe_id -> Bytea,
+        intent_hash -> Nullable<Bytea>,
+        sealed_intent_id -> Nullable<Bytea>,
+        period_start -> Nullable<Timestamptz>,
+        period_end -> Nullable<Timestamptz>,
+        created_at -> Timestamptz,
+        paid_at -> Nullable<Timestamptz>,
+    }
+}
+
+diesel::table! {
     plans (id) {
         id -> Varchar,
         name -> Varchar,
@@ -280,6 +314,23 @@ diesel::table! {
         session_id -> Uuid,
         created_at -> Timestamptz,
         used_at -> Nullable<Timestamptz>,
+    }
+}
+
+diesel::table! {
+    refunds (id) {
+        id -> Uuid,
+        payment_id -> Uuid,
+        minor -> Int8,
+        currency -> Bpchar,
+        reason -> Nullable<Varchar>,
+        requested_by -> Nullable<Uuid>,
+        request_key -> Nullable<Varchar>,
+        status -> Varchar,
+        stripe_hash -> Nullable<Bytea>,
+        sealed_stripe_id -> Nullable<Bytea>,
+        created_at -> Timestamptz,
+        updated_at -> Timestamptz,
     }
 }
 
@@ -419,8 +470,12 @@ diesel::joinable!(oauth_codes -> users (user_id));
 diesel::joinable!(one_time_tokens -> users (user_id));
 diesel::joinable!(purchases -> plans (plan_id));
 diesel::joinable!(purchases -> users (user_id));
+diesel::joinable!(payments -> plans (plan_id));
+diesel::joinable!(payments -> subscriptions (subscription_id));
+diesel::joinable!(payments -> users (user_id));
 diesel::joinable!(recovery_codes -> users (user_id));
 diesel::joinable!(refresh_tokens -> sessions (session_id));
+diesel::joinable!(refunds -> payments (payment_id));
 diesel::joinable!(quota_shares -> users (user_id));
 diesel::joinable!(quota_usage -> users (user_id));
 diesel::joinable!(sessions -> oauth_clients (client_id));
@@ -433,6 +488,7 @@ diesel::allow_tables_to_appear_in_same_query!(
     audit_log,
     bans,
     billing_customers,
+    billing_reconciliations,
     connections,
     devices,
     enrolment_tokens,
@@ -443,12 +499,14 @@ diesel::allow_tables_to_appear_in_same_query!(
     oauth_codes,
     one_time_tokens,
     operator_tokens,
+    payments,
     plans,
     purchases,
     quota_shares,
     quota_usage,
     recovery_codes,
     refresh_tokens,
+    refunds,
     security_alerts,
     sessions,
     stripe_events,

@@ -183,6 +183,11 @@ impl Guard {
         self.alerts.bad_webhook();
     }
 
+    /// Somebody takes a payment back through their bank.
+    pub(crate) fn disputed(&self) {
+        self.alerts.disputed();
+    }
+
     fn impose(&self, subject: Subject, tally: &Tally) {
         let (reason, network) = (tally.reason(), subject.network());
         // Redis and memory may both find the same one.

@@ -9,6 +9,7 @@ pub mod frame;
 pub mod host;
 pub mod html;
 pub mod https;
+pub mod idempotency_key;
 pub mod input;
 pub mod number;
 pub mod observe;

@@ -9,6 +9,7 @@ use std::pin::Pin;
 
 use actix_web::dev::Payload;
 use actix_web::{FromRequest, HttpRequest, web};
+use shared::ids::UserId;
 use uuid::Uuid;
 
 use super::current_user::{CurrentUser, bearer, user_from_token};
@@ -104,6 +105,49 @@ impl<P: Permission> FromRequest for Allowed<P> {
         Box::pin(async move {
             let state = state.ok_or_else(|| ApiError::internal("the application has no state"))?;
             allowed_on(&state, &token.ok_or(Code::Unauthorized)?, resource).await
+        })
+    }
+}
+
+/// A person, about what is theirs, or whoever has the permission, about everybody's.
+#[derive(Debug)]
+pub enum OwnOr<P> {
+    Own(UserId),
+    Allowed(Allowed<P>),
+}
+
+impl<P> OwnOr<P> {
+    /// Whether what is somebody's exists for the caller.
+    #[must_use]
+    pub fn sees(&self, owner: UserId) -> bool {
+        match self {
+            Self::Own(user) => *user == owner,
+            Self::Allowed(_) => true,
+        }
+    }
+
+    #[must_use]
+    pub fn actor(&self) -> Actor {
+        match self {
+            Self::Own(user) => Actor::User(*user),
+            Self::Allowed(allowed) => allowed.actor.clone(),
+        }
+    }
+}
+
+impl<P: Permission> FromRequest for OwnOr<P> {
+    type Error = ApiError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self, ApiError>>>>;
+
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        if bearer(request).is_some_and(operators::is_operator_token) {
+            let allowed = Allowed::from_request(request, payload);
+            return Box::pin(async move { allowed.await.map(Self::Allowed) });
+        }
+        let person = CurrentUser::from_request(request, payload);
+        Box::pin(async move {
+            let person = person.await?;
+            Ok(Allowed::person(&person).map_or(Self::Own(person.id), Self::Allowed))
         })
     }
 }

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
 use diesel::prelude::*;
 use diesel::sql_types::{
@@ -15,7 +14,7 @@ use uuid::Uuid;
 
 use crate::db::{self, statement};
 use crate::error::ApiError;
-use crate::secrets::{KeyRing, Place, Resealed, SealError, SealedColumn, SealedRow};
+use crate::secrets::{KeyRing, Place, SealError, SealedColumn};
 
 const COLUMN: &str = "jobs.sealed";
 
@@ -196,47 +195,24 @@ fn interval(duration: Duration) -> TimeDelta {
 #[derive(Debug)]
 pub struct SealedPayloads;
 
-#[async_trait]
 impl SealedColumn for SealedPayloads {
     fn name(&self) -> &'static str {
         COLUMN
     }
 
-    async fn stale(
-        &self,
-        connection: &mut AsyncPgConnection,
-        prefix: &[u8],
-        after: Uuid,
-        limit: i64,
-    ) -> QueryResult<Vec<SealedRow>> {
-        const SQL: &str = "
+    fn stale_sql(&self) -> &'static str {
+        "
             SELECT id, sealed FROM jobs
             WHERE status = 'waiting' AND id > $2
                 AND substring(sealed FOR octet_length($1)) <> $1
-            ORDER BY id LIMIT $3";
-        statement(SQL)
-            .bind::<Bytea, _>(prefix)
-            .bind::<SqlUuid, _>(after)
-            .bind::<BigInt, _>(limit)
-            .load(connection)
-            .await
+            ORDER BY id LIMIT $3"
     }
 
-    async fn replace(
-        &self,
-        connection: &mut AsyncPgConnection,
-        rows: &Resealed,
-    ) -> QueryResult<usize> {
-        const SQL: &str = "
+    fn replace_sql(&self) -> &'static str {
+        "
             UPDATE jobs SET sealed = changed.new
-            FROM unnest($1, $2, $3) AS changed (id, old, new)
-            WHERE jobs.id = changed.id AND jobs.sealed = changed.old";
-        statement(SQL)
-            .bind::<Array<SqlUuid>, _>(&rows.ids)
-            .bind::<Array<Bytea>, _>(&rows.old)
-            .bind::<Array<Bytea>, _>(&rows.new)
-            .execute(connection)
-            .await
+            FROM unnest($1, $2, $3, $4) AS changed (id, old, new, hash)
+            WHERE jobs.id = changed.id AND jobs.sealed = changed.old"
     }
 }
 

@@ -183,6 +183,10 @@ const fn attack(kind: AlertKind) -> &'static str {
              or sends old ones again. They are refused. If nobody attacks, STRIPE_WEBHOOK_SECRET or the \
              clock is wrong."
         }
+        AlertKind::Disputes => {
+            "Somebody takes a payment back through their bank. The payment provider's dashboard says what \
+             they claim, and until when it can be answered."
+        }
     }
 }
 

@@ -8,15 +8,18 @@ use std::fmt;
 use async_trait::async_trait;
 use diesel::QueryResult;
 use diesel::prelude::QueryableByName;
-use diesel::sql_types::{Bytea, Uuid as SqlUuid};
-use diesel_async::AsyncPgConnection;
+use diesel::sql_types::{Array, BigInt, Bytea, Uuid as SqlUuid};
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use uuid::Uuid;
 
 use super::{KeyRing, Place, SealError};
 use crate::accounts::mfa::SealedSecrets;
 use crate::billing::customers::SealedCustomers;
+use crate::billing::invoices::{SealedIntentIds, SealedInvoiceIds};
+use crate::billing::refunds::SealedRefundIds;
 use crate::billing::webhook::SealedEvents;
 use crate::billing::{SealedOrders, SealedPrices, SealedSubscriptionIds};
+use crate::db::statement;
 use crate::jobs::SealedPayloads;
 use crate::tunnels::SealedPresharedKeys;
 
@@ -28,6 +31,9 @@ pub const COLUMNS: &[&dyn SealedColumn] = &[
     &SealedSubscriptionIds,
     &SealedPrices,
     &SealedCustomers,
+    &SealedInvoiceIds,
+    &SealedIntentIds,
+    &SealedRefundIds,
     &SealedEvents,
     &SealedOrders,
 ];
@@ -55,27 +61,49 @@ pub struct Resealed {
     pub fingerprints: Vec<Vec<u8>>,
 }
 
-/// A column whose values are sealed; each room has its own queries.
+/// A column whose values are sealed; each room has its own two statements.
 #[async_trait]
 pub trait SealedColumn: fmt::Debug + Sync {
     /// `table.column`, as in [`Place`].
     fn name(&self) -> &'static str;
 
-    /// Values that do not begin with the prefix, by id and past `after`.
+    /// At most `$3` rows of `id` and `sealed` whose value does not begin with `$1`, past the id `$2` and in
+    /// the order of ids.
+    fn stale_sql(&self) -> &'static str;
+
+    /// Writes each value whose old one still stands, of `unnest($1, $2, $3, $4)`: ids, old values, new
+    /// ones, and their fingerprints.
+    fn replace_sql(&self) -> &'static str;
+
     async fn stale(
         &self,
         connection: &mut AsyncPgConnection,
         prefix: &[u8],
         after: Uuid,
         limit: i64,
-    ) -> QueryResult<Vec<SealedRow>>;
+    ) -> QueryResult<Vec<SealedRow>> {
+        statement(self.stale_sql())
+            .bind::<Bytea, _>(prefix)
+            .bind::<SqlUuid, _>(after)
+            .bind::<BigInt, _>(limit)
+            .load(connection)
+            .await
+    }
 
-    /// Writes each value whose old one still stands; how many.
+    /// How many were written.
     async fn replace(
         &self,
         connection: &mut AsyncPgConnection,
         rows: &Resealed,
-    ) -> QueryResult<usize>;
+    ) -> QueryResult<usize> {
+        statement(self.replace_sql())
+            .bind::<Array<SqlUuid>, _>(&rows.ids)
+            .bind::<Array<Bytea>, _>(&rows.old)
+            .bind::<Array<Bytea>, _>(&rows.new)
+            .bind::<Array<Bytea>, _>(&rows.fingerprints)
+            .execute(connection)
+            .await
+    }
 }
 
 /// What became of one column.

@@ -195,7 +195,8 @@ impl Desk {
             let message = "This subscription has no next period.";
             return Err(Failure::invalid("subscription", message));
         }
-        grow_old(&mut subscription);
+        let by = grow_old(&mut subscription);
+        self.age_invoices(id, by);
         if subscription["cancel_at_period_end"] == true {
             return Ok(self.end_subscription(subscription, "canceled"));
         }
@@ -221,6 +222,23 @@ impl Desk {
         self.set_latest_invoice(id, &invoice)?;
         self.settle(id, text(&invoice, "id")).await?;
         self.store.get("subscription", id)
+    }
+
+    /// Moves what was billed into the past with what it was billed for.
+    fn age_invoices(&mut self, subscription: &str, by: i64) {
+        for mut invoice in self.store.all("invoice") {
+            if invoice["subscription"] != subscription {
+                continue;
+            }
+            shift(&mut invoice, &["created", "effective_at"], by);
+            let transitions = ["finalized_at", "paid_at", "voided_at"];
+            shift(&mut invoice["status_transitions"], &transitions, by);
+            let lines = invoice["lines"]["data"].as_array_mut();
+            for line in lines.into_iter().flatten() {
+                shift(&mut line["period"], &["start", "end"], by);
+            }
+            self.store.put(&invoice);
+        }
     }
 
     /// Stripe tried for the last time, and does what the account's settings say.
@@ -267,10 +285,10 @@ fn take_pending(subscription: &mut Value) -> Vec<Value> {
     }
 }
 
-/// Moves everything that happened into the past, so that the period's end is now.
-fn grow_old(subscription: &mut Value) {
+/// Moves everything that happened into the past, so that the period's end is now. Gives how far.
+fn grow_old(subscription: &mut Value) -> i64 {
     let by = now() - number(subscription, "current_period_end");
-    for name in [
+    let moments = [
         "created",
         "start_date",
         "billing_cycle_anchor",
@@ -278,11 +296,17 @@ fn grow_old(subscription: &mut Value) {
         "trial_end",
         "cancel_at",
         "canceled_at",
-    ] {
-        if let Some(moment) = subscription[name].as_i64() {
-            subscription[name] = (moment + by).into();
-        }
-    }
+    ];
+    shift(subscription, &moments, by);
     let (start, end) = period(subscription);
     set_period(subscription, start + by, end + by);
+    by
+}
+
+fn shift(object: &mut Value, moments: &[&str], by: i64) {
+    for name in moments {
+        if let Some(moment) = object[*name].as_i64() {
+            object[*name] = (moment + by).into();
+        }
+    }
 }

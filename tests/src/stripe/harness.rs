@@ -213,6 +213,11 @@ impl StripeServer {
         self.set_webhooks(false).await;
     }
 
+    /// Events go by themselves again, where they went before.
+    pub async fn tell_again(&self) {
+        self.set_webhooks(true).await;
+    }
+
     async fn set_webhooks(&self, is_delivering: bool) {
         let wanted = Webhooks {
             target: self.target.clone(),

@@ -9,6 +9,7 @@ mod accounts;
 mod admin_servers;
 mod alerts;
 mod billing;
+mod books;
 mod buying;
 mod client_config;
 mod connect;

@@ -9,6 +9,7 @@ use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use control_plane::http::permission::RIGHTS;
 use control_plane::operators::{self, Restriction};
+use control_plane::secrets::{KeyRing, Place};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -20,9 +21,10 @@ use tests::{SimNode, TestApp};
 use uuid::Uuid;
 
 use crate::stripe::configured;
+use crate::stripe::script::Scripted;
 use crate::webhook;
 
-use Access::{Nodes, Open, Own, People, Permitted, SelfOr};
+use Access::{Nodes, Open, Own, OwnOr, People, Permitted, SelfOr};
 
 /// Whose an operation is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +35,8 @@ enum Access {
     People,
     /// The owner's of what the path names. To others it does not exist.
     Own,
+    /// The same, and that of whoever has the right, beside whom it exists for nobody.
+    OwnOr(&'static str, Role),
     /// Whose role or operator token has the right; the lowest such role.
     Permitted(&'static str, Role),
     /// The person's of the path, or whoever has the right.
@@ -257,6 +261,23 @@ const TABLE: &[(&str, &str, Access)] = &[
         Permitted("nodes:enrol", Role::Admin),
     ),
     ("POST", "/api/v1/payments/webhook", Open),
+    ("GET", "/api/v1/billing/history", People),
+    ("GET", "/api/v1/billing/invoices/{id}", Own),
+    (
+        "POST",
+        "/api/v1/payments/refund",
+        OwnOr("billing:write", Role::Admin),
+    ),
+    (
+        "GET",
+        "/api/v1/payments/refund/{id}",
+        OwnOr("billing:read", Role::Support),
+    ),
+    (
+        "GET",
+        "/api/v1/admin/billing/reconciliation",
+        Permitted("billing:read", Role::Support),
+    ),
     (
         "GET",
         "/api/v1/admin/billing/events",
@@ -345,11 +366,17 @@ fn verdict(access: Access, asker: Asker) -> Verdict {
         (Nodes, _)
         | (_, Asker::Anonymous | Asker::Suspended | Asker::Expired | Asker::Forged(_))
         | (People | Own, Asker::Operator | Asker::Attenuated) => Unauthorized,
-        (People, _) | (Own | SelfOr(..), Asker::Owner) => In,
+        (People, _) | (Own | OwnOr(..) | SelfOr(..), Asker::Owner) => In,
         (Own, _) => Hidden,
-        (Permitted(_, least) | SelfOr(_, least), _) if role.is_some_and(|role| role >= least) => In,
+        (Permitted(_, least) | OwnOr(_, least) | SelfOr(_, least), _)
+            if role.is_some_and(|role| role >= least) =>
+        {
+            In
+        }
         // An operator acts as an admin at most.
-        (Permitted(..) | SelfOr(..), Asker::Operator) => In,
+        (Permitted(..) | OwnOr(..) | SelfOr(..), Asker::Operator) => In,
+        (OwnOr(..), Asker::Attenuated) => Forbidden,
+        (OwnOr(..), _) => Hidden,
         (Permitted(..) | SelfOr(..), _) => Forbidden,
     }
 }
@@ -380,6 +407,9 @@ struct Scene<'a> {
     alert: Uuid,
     /// Something that Stripe told.
     event: Uuid,
+    /// What is to be paid by the owner, and a refund of it.
+    payment: Uuid,
+    refund: Uuid,
 }
 
 impl<'a> Scene<'a> {
@@ -411,6 +441,7 @@ impl<'a> Scene<'a> {
         }
         let admin = app.user_with_role("admin").await;
         let (managed, enrolment) = managed(app).await;
+        let (payment, refund) = payment(app, &owner).await;
         Scene {
             app,
             node,
@@ -429,6 +460,8 @@ impl<'a> Scene<'a> {
             enrolment,
             alert: alert(app).await,
             event: event(app).await,
+            payment,
+            refund,
         }
     }
 
@@ -456,6 +489,10 @@ impl<'a> Scene<'a> {
             self.managed
         } else if before.contains("/alerts/") {
             self.alert
+        } else if before.contains("/invoices/") {
+            self.payment
+        } else if before.contains("/refund/") {
+            self.refund
         } else if before.contains("/billing/events/") {
             self.event
         } else if before.contains("/enrolment-tokens/") {
@@ -504,7 +541,11 @@ impl<'a> Scene<'a> {
             request = request.bearer_auth(token);
         }
         if has_body {
-            request = request.json(&body(path));
+            request = request.json(&match path {
+                // What is not paid cannot go back.
+                "/api/v1/payments/refund" => json!({ "payment_id": self.payment }),
+                path => body(path),
+            });
         }
         self.app.client().send(request).await
     }
@@ -551,6 +592,28 @@ async fn event(app: &TestApp) -> Uuid {
     let latest = "SELECT id::text FROM stripe_events ORDER BY received_at DESC LIMIT 1";
     let ids = app.db().texts(latest).await;
     ids[0].parse().expect("an id")
+}
+
+/// What this person has to pay, and a refund that cannot be.
+async fn payment(app: &TestApp, owner: &Client) -> (Uuid, Uuid) {
+    let (payment, refund) = (Uuid::now_v7(), Uuid::now_v7());
+    let keys = KeyRing::new(&app.configuration().app.keys).expect("keys");
+    let place = Place {
+        column: "payments.sealed_stripe_id",
+        row: payment,
+    };
+    let sealed = keys.seal(place, b"in_1").expect("it is sealed");
+    let sealed: String = sealed.iter().map(|byte| format!("{byte:02x}")).collect();
+    app.db()
+        .execute(&format!(
+            "INSERT INTO payments (id, user_id, minor, currency, status, stripe_hash, sealed_stripe_id, created_at)
+             VALUES ('{payment}', '{}', 999, 'USD', 'open', '{payment}', '\\x{sealed}', now());
+             INSERT INTO refunds (id, payment_id, minor, currency, status)
+             VALUES ('{refund}', '{payment}', 999, 'USD', 'failed')",
+            owner.user()
+        ))
+        .await;
+    (payment, refund)
 }
 
 /// An operator token with every right, as the command gives it.
@@ -657,8 +720,11 @@ fn with_id(path: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_operation_knows_its_own() {
-    // Nobody is called: what is asked is refused before.
-    let app = TestApp::with(|vars| configured(vars, "http://127.0.0.1:1")).await;
+    // It knows an invoice; whatever else is asked is refused before it is called.
+    let stripe = Scripted::start();
+    let invoice = "/v1/invoices/in_1?expand%5B%5D=payment_intent";
+    stripe.put(invoice, json!({ "id": "in_1", "status": "open" }));
+    let app = TestApp::with(|vars| configured(vars, stripe.url())).await;
     let node = app.node("walked").await;
     let document = app
         .client()

@@ -5,6 +5,8 @@ mod events;
 mod keys;
 mod order;
 
+pub(crate) use keys::resealed;
+
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use chrono::Utc;

@@ -3,19 +3,17 @@
 //! Every change of a factor is one statement over its row, so that guesses made at once are judged one
 //! after the other: after the last that is allowed, neither a right nor a wrong one is told apart.
 
-use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
 use diesel::prelude::*;
-use diesel::sql_types::{Array, Bytea, Int4, Int8, Timestamptz, Uuid as SqlUuid};
+use diesel::sql_types::{Bytea, Int4, Timestamptz, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use shared::ids::UserId;
-use uuid::Uuid;
 
 use super::SECRET_COLUMN;
 use super::otp::RecoveryCode;
 use crate::db::schema::{recovery_codes, totp_factors};
 use crate::db::statement;
-use crate::secrets::{Resealed, SealedColumn, SealedRow, TokenHash};
+use crate::secrets::{SealedColumn, TokenHash};
 
 diesel::define_sql_function! {
     fn coalesce(
@@ -210,45 +208,22 @@ async fn remove_recovery_codes(
 #[derive(Debug)]
 pub struct SealedSecrets;
 
-#[async_trait]
 impl SealedColumn for SealedSecrets {
     fn name(&self) -> &'static str {
         SECRET_COLUMN
     }
 
-    async fn stale(
-        &self,
-        connection: &mut AsyncPgConnection,
-        prefix: &[u8],
-        after: Uuid,
-        limit: i64,
-    ) -> QueryResult<Vec<SealedRow>> {
-        const SQL: &str = "
+    fn stale_sql(&self) -> &'static str {
+        "
             SELECT user_id AS id, sealed_secret AS sealed FROM totp_factors
             WHERE user_id > $2 AND substring(sealed_secret FOR octet_length($1)) <> $1
-            ORDER BY user_id LIMIT $3";
-        statement(SQL)
-            .bind::<Bytea, _>(prefix)
-            .bind::<SqlUuid, _>(after)
-            .bind::<Int8, _>(limit)
-            .load(connection)
-            .await
+            ORDER BY user_id LIMIT $3"
     }
 
-    async fn replace(
-        &self,
-        connection: &mut AsyncPgConnection,
-        rows: &Resealed,
-    ) -> QueryResult<usize> {
-        const SQL: &str = "
+    fn replace_sql(&self) -> &'static str {
+        "
             UPDATE totp_factors SET sealed_secret = changed.new
-            FROM unnest($1, $2, $3) AS changed (id, old, new)
-            WHERE user_id = changed.id AND sealed_secret = changed.old";
-        statement(SQL)
-            .bind::<Array<SqlUuid>, _>(&rows.ids)
-            .bind::<Array<Bytea>, _>(&rows.old)
-            .bind::<Array<Bytea>, _>(&rows.new)
-            .execute(connection)
-            .await
+            FROM unnest($1, $2, $3, $4) AS changed (id, old, new, hash)
+            WHERE user_id = changed.id AND sealed_secret = changed.old"
     }
 }

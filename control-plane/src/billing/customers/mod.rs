@@ -12,7 +12,10 @@ use crate::app::AppState;
 use crate::error::ApiError;
 
 pub use closing::{ClosingJobs, close};
-pub use store::{Owner, SealedCustomers, count_reading, count_whole_reading, find};
+pub use store::{
+    Owner, SealedCustomers, count_payment_reading, count_reading, count_whole_reading, find,
+    find_payer, payer,
+};
 
 /// The person's id at Stripe, if there is one.
 pub async fn of_user(

@@ -1,6 +1,5 @@
 //! The queries about customers.
 
-use async_trait::async_trait;
 use diesel::prelude::*;
 use diesel::sql_types::{Array, BigInt, Bytea, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
@@ -10,7 +9,7 @@ use uuid::Uuid;
 use crate::billing::reference::{CustomerId, Kept, fingerprints};
 use crate::db::statement;
 use crate::error::ApiError;
-use crate::secrets::{KeyRing, Place, Resealed, SealedColumn, SealedRow};
+use crate::secrets::{KeyRing, Place, SealedColumn};
 
 pub(super) const COLUMN: &str = "billing_customers.sealed_stripe_id";
 
@@ -33,6 +32,26 @@ pub struct Owner {
     pub whole_since: i64,
 }
 
+#[derive(QueryableByName)]
+struct Found {
+    #[diesel(sql_type = SqlUuid)]
+    user_id: Uuid,
+    #[diesel(sql_type = BigInt)]
+    readings: i64,
+    #[diesel(sql_type = BigInt)]
+    whole_since: i64,
+}
+
+impl From<Found> for Owner {
+    fn from(found: Found) -> Self {
+        Self {
+            user: UserId(found.user_id),
+            readings: found.readings,
+            whole_since: found.whole_since,
+        }
+    }
+}
+
 pub(super) async fn of_user(
     connection: &mut AsyncPgConnection,
     user: UserId,
@@ -53,27 +72,41 @@ pub async fn find(
 ) -> QueryResult<Option<Owner>> {
     const SQL: &str =
         "SELECT user_id, readings, whole_since FROM billing_customers WHERE stripe_hash = ANY ($1)";
-
-    #[derive(QueryableByName)]
-    struct Found {
-        #[diesel(sql_type = SqlUuid)]
-        user_id: Uuid,
-        #[diesel(sql_type = BigInt)]
-        readings: i64,
-        #[diesel(sql_type = BigInt)]
-        whole_since: i64,
-    }
-
     let found: Option<Found> = statement(SQL)
         .bind::<Array<Bytea>, _>(fingerprints(keys, customer))
         .get_result(connection)
         .await
         .optional()?;
-    Ok(found.map(|it| Owner {
-        user: UserId(it.user_id),
-        readings: it.readings,
-        whole_since: it.whole_since,
-    }))
+    Ok(found.map(Owner::from))
+}
+
+/// The same, with how many readings of what was paid were written.
+pub async fn find_payer(
+    connection: &mut AsyncPgConnection,
+    keys: &KeyRing,
+    customer: &CustomerId,
+) -> QueryResult<Option<Owner>> {
+    const SQL: &str = "
+        SELECT user_id, payment_readings AS readings, whole_since FROM billing_customers
+         WHERE stripe_hash = ANY ($1)";
+    let found: Option<Found> = statement(SQL)
+        .bind::<Array<Bytea>, _>(fingerprints(keys, customer))
+        .get_result(connection)
+        .await
+        .optional()?;
+    Ok(found.map(Owner::from))
+}
+
+/// The same of whom we know already.
+pub async fn payer(connection: &mut AsyncPgConnection, user: UserId) -> QueryResult<Option<Owner>> {
+    const SQL: &str = "
+        SELECT user_id, payment_readings AS readings, whole_since FROM billing_customers WHERE user_id = $1";
+    let found: Option<Found> = statement(SQL)
+        .bind::<SqlUuid, _>(user.0)
+        .get_result(connection)
+        .await
+        .optional()?;
+    Ok(found.map(Owner::from))
 }
 
 /// Keeps the id of somebody who has none, and who is still there.
@@ -112,12 +145,7 @@ pub async fn count_reading(connection: &mut AsyncPgConnection, owner: Owner) -> 
     const SQL: &str = "
         UPDATE billing_customers SET readings = readings + 1
          WHERE user_id = $1 AND readings = $2";
-    statement(SQL)
-        .bind::<SqlUuid, _>(owner.user.0)
-        .bind::<BigInt, _>(owner.readings)
-        .execute(connection)
-        .await
-        .map(|changed| changed == 1)
+    count(connection, owner, SQL).await
 }
 
 /// The same for a reading of everything.
@@ -128,7 +156,26 @@ pub async fn count_whole_reading(
     const SQL: &str = "
         UPDATE billing_customers SET readings = readings + 1, whole_since = readings
          WHERE user_id = $1 AND readings = $2";
-    statement(SQL)
+    count(connection, owner, SQL).await
+}
+
+/// The same of what was paid, which is counted apart.
+pub async fn count_payment_reading(
+    connection: &mut AsyncPgConnection,
+    owner: Owner,
+) -> QueryResult<bool> {
+    const SQL: &str = "
+        UPDATE billing_customers SET payment_readings = payment_readings + 1
+         WHERE user_id = $1 AND payment_readings = $2";
+    count(connection, owner, SQL).await
+}
+
+async fn count(
+    connection: &mut AsyncPgConnection,
+    owner: Owner,
+    sql: &'static str,
+) -> QueryResult<bool> {
+    statement(sql)
         .bind::<SqlUuid, _>(owner.user.0)
         .bind::<BigInt, _>(owner.readings)
         .execute(connection)
@@ -140,47 +187,23 @@ pub async fn count_whole_reading(
 #[derive(Debug)]
 pub struct SealedCustomers;
 
-#[async_trait]
 impl SealedColumn for SealedCustomers {
     fn name(&self) -> &'static str {
         COLUMN
     }
 
-    async fn stale(
-        &self,
-        connection: &mut AsyncPgConnection,
-        prefix: &[u8],
-        after: Uuid,
-        limit: i64,
-    ) -> QueryResult<Vec<SealedRow>> {
-        const SQL: &str = "
+    fn stale_sql(&self) -> &'static str {
+        "
             SELECT id, sealed_stripe_id AS sealed FROM billing_customers
              WHERE id > $2 AND substring(sealed_stripe_id FOR octet_length($1)) <> $1
-             ORDER BY id LIMIT $3";
-        statement(SQL)
-            .bind::<Bytea, _>(prefix)
-            .bind::<SqlUuid, _>(after)
-            .bind::<BigInt, _>(limit)
-            .load(connection)
-            .await
+             ORDER BY id LIMIT $3"
     }
 
-    async fn replace(
-        &self,
-        connection: &mut AsyncPgConnection,
-        rows: &Resealed,
-    ) -> QueryResult<usize> {
-        const SQL: &str = "
+    fn replace_sql(&self) -> &'static str {
+        "
             UPDATE billing_customers c
                SET sealed_stripe_id = changed.new, stripe_hash = changed.hash
               FROM unnest($1, $2, $3, $4) AS changed (id, old, new, hash)
-             WHERE c.id = changed.id AND c.sealed_stripe_id = changed.old";
-        statement(SQL)
-            .bind::<Array<SqlUuid>, _>(&rows.ids)
-            .bind::<Array<Bytea>, _>(&rows.old)
-            .bind::<Array<Bytea>, _>(&rows.new)
-            .bind::<Array<Bytea>, _>(&rows.fingerprints)
-            .execute(connection)
-            .await
+             WHERE c.id = changed.id AND c.sealed_stripe_id = changed.old"
     }
 }

@@ -2,17 +2,13 @@
 
 use std::fmt;
 
-use async_trait::async_trait;
-use diesel::QueryResult;
 use diesel::prelude::*;
-use diesel::sql_types::{Array, Bytea, Int8, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use uuid::Uuid;
 
 use crate::db::schema::plans;
-use crate::db::statement;
 use crate::error::ApiError;
-use crate::secrets::{KeyRing, Place, Resealed, SealError, SealedColumn, SealedRow};
+use crate::secrets::{KeyRing, Place, SealError, SealedColumn};
 
 const COLUMN: &str = "plans.sealed_price";
 
@@ -71,45 +67,22 @@ const fn place(row: Uuid) -> Place {
 #[derive(Debug)]
 pub struct SealedPrices;
 
-#[async_trait]
 impl SealedColumn for SealedPrices {
     fn name(&self) -> &'static str {
         COLUMN
     }
 
-    async fn stale(
-        &self,
-        connection: &mut AsyncPgConnection,
-        prefix: &[u8],
-        after: Uuid,
-        limit: i64,
-    ) -> QueryResult<Vec<SealedRow>> {
-        const SQL: &str = "
+    fn stale_sql(&self) -> &'static str {
+        "
             SELECT seal_row AS id, sealed_price AS sealed FROM plans
              WHERE seal_row > $2 AND substring(sealed_price FOR octet_length($1)) <> $1
-             ORDER BY seal_row LIMIT $3";
-        statement(SQL)
-            .bind::<Bytea, _>(prefix)
-            .bind::<SqlUuid, _>(after)
-            .bind::<Int8, _>(limit)
-            .load(connection)
-            .await
+             ORDER BY seal_row LIMIT $3"
     }
 
-    async fn replace(
-        &self,
-        connection: &mut AsyncPgConnection,
-        rows: &Resealed,
-    ) -> QueryResult<usize> {
-        const SQL: &str = "
+    fn replace_sql(&self) -> &'static str {
+        "
             UPDATE plans p SET sealed_price = changed.new
-              FROM unnest($1, $2, $3) AS changed (row, old, new)
-             WHERE p.seal_row = changed.row AND p.sealed_price = changed.old";
-        statement(SQL)
-            .bind::<Array<SqlUuid>, _>(&rows.ids)
-            .bind::<Array<Bytea>, _>(&rows.old)
-            .bind::<Array<Bytea>, _>(&rows.new)
-            .execute(connection)
-            .await
+              FROM unnest($1, $2, $3, $4) AS changed (row, old, new, hash)
+             WHERE p.seal_row = changed.row AND p.sealed_price = changed.old"
     }
 }

@@ -115,7 +115,7 @@ impl PlanBody {
     }
 
     pub(super) fn terms(&self) -> Result<Terms, ApiError> {
-        let invalid = |field, error: MoneyError| ApiError::invalid(field, capitalised(error));
+        let invalid = |field, error: MoneyError| ApiError::invalid(field, error.sentence());
         let currency = self.currency.parse::<Currency>();
         let currency = currency.map_err(|error| invalid("currency", error))?;
         // The text of a number is the decimal that was written.
@@ -143,13 +143,6 @@ impl PlanBody {
             Some(id) => PriceChange::Set(id.clone()),
         }
     }
-}
-
-/// What is wrong with an amount, as the sentence that a caller reads.
-fn capitalised(error: MoneyError) -> String {
-    let text = error.to_string();
-    text.strip_prefix('m')
-        .map_or(text.clone(), |rest| format!("M{rest}"))
 }
 
 fn plan_id(text: &str, (): &()) -> garde::Result {

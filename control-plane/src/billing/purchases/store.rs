@@ -1,9 +1,7 @@
 //! The queries about purchases.
 
-use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
-use diesel::sql_types::{Array, BigInt, Bytea, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use secrecy::zeroize::Zeroizing;
 use serde::{Deserialize, Serialize};
@@ -12,9 +10,8 @@ use uuid::Uuid;
 
 use super::order::{Order, Outcome, Purchase};
 use crate::db::schema::purchases;
-use crate::db::statement;
 use crate::error::ApiError;
-use crate::secrets::{KeyRing, Place, Resealed, SealedColumn, SealedRow};
+use crate::secrets::{KeyRing, Place, SealedColumn};
 
 const COLUMN: &str = "purchases.sealed_order";
 
@@ -168,45 +165,22 @@ pub(super) async fn conclude(
 #[derive(Debug)]
 pub struct SealedOrders;
 
-#[async_trait]
 impl SealedColumn for SealedOrders {
     fn name(&self) -> &'static str {
         COLUMN
     }
 
-    async fn stale(
-        &self,
-        connection: &mut AsyncPgConnection,
-        prefix: &[u8],
-        after: Uuid,
-        limit: i64,
-    ) -> QueryResult<Vec<SealedRow>> {
-        const SQL: &str = "
+    fn stale_sql(&self) -> &'static str {
+        "
             SELECT id, sealed_order AS sealed FROM purchases
              WHERE id > $2 AND substring(sealed_order FOR octet_length($1)) <> $1
-             ORDER BY id LIMIT $3";
-        statement(SQL)
-            .bind::<Bytea, _>(prefix)
-            .bind::<SqlUuid, _>(after)
-            .bind::<BigInt, _>(limit)
-            .load(connection)
-            .await
+             ORDER BY id LIMIT $3"
     }
 
-    async fn replace(
-        &self,
-        connection: &mut AsyncPgConnection,
-        rows: &Resealed,
-    ) -> QueryResult<usize> {
-        const SQL: &str = "
+    fn replace_sql(&self) -> &'static str {
+        "
             UPDATE purchases p SET sealed_order = changed.new
-              FROM unnest($1, $2, $3) AS changed (id, old, new)
-             WHERE p.id = changed.id AND p.sealed_order = changed.old";
-        statement(SQL)
-            .bind::<Array<SqlUuid>, _>(&rows.ids)
-            .bind::<Array<Bytea>, _>(&rows.old)
-            .bind::<Array<Bytea>, _>(&rows.new)
-            .execute(connection)
-            .await
+              FROM unnest($1, $2, $3, $4) AS changed (id, old, new, hash)
+             WHERE p.id = changed.id AND p.sealed_order = changed.old"
     }
 }

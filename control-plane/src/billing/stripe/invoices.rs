@@ -8,7 +8,7 @@ use super::{
     Expandable, Form, IdempotencyKey, List, Listed, Pages, Stripe, StripeError, moment, or_default,
 };
 use crate::billing::reference::{
-    ChargeId, CustomerId, IntentId, InvoiceId, MethodId, SubscriptionId,
+    ChargeId, CustomerId, IntentId, InvoiceId, MethodId, PriceId, SubscriptionId,
 };
 
 const PATH: &str = "invoices";
@@ -36,12 +36,13 @@ pub struct Invoice {
     pub amount_due: i64,
     #[serde(default, deserialize_with = "or_default")]
     pub amount_paid: i64,
+    /// Whether a payment was tried.
+    #[serde(default, deserialize_with = "or_default")]
+    pub attempted: bool,
     #[serde(default)]
     created: Option<i64>,
-    #[serde(default)]
-    period_start: Option<i64>,
-    #[serde(default)]
-    period_end: Option<i64>,
+    #[serde(default, deserialize_with = "or_default")]
+    status_transitions: Transitions,
     #[serde(default)]
     pub hosted_invoice_url: Option<String>,
     #[serde(default)]
@@ -71,6 +72,12 @@ struct ParentSubscription {
     subscription: Option<Expandable<SubscriptionId>>,
 }
 
+#[derive(Debug, Default, Clone, Deserialize)]
+struct Transitions {
+    #[serde(default)]
+    paid_at: Option<i64>,
+}
+
 #[derive(Debug, Clone, Deserialize)]
 pub struct Line {
     #[serde(default)]
@@ -79,6 +86,54 @@ pub struct Line {
     pub amount: i64,
     #[serde(default, deserialize_with = "or_default")]
     pub proration: bool,
+    #[serde(default)]
+    price: Option<Expandable<PriceId>>,
+    /// Where later versions of the API have the price.
+    #[serde(default)]
+    pricing: Option<Pricing>,
+    #[serde(default)]
+    period: Option<Period>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct Pricing {
+    #[serde(default)]
+    price_details: Option<PriceDetails>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct PriceDetails {
+    #[serde(default)]
+    price: Option<Expandable<PriceId>>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+struct Period {
+    start: i64,
+    end: i64,
+}
+
+impl Line {
+    #[must_use]
+    pub fn price(&self) -> Option<&PriceId> {
+        let of_pricing = || {
+            self.pricing
+                .as_ref()?
+                .price_details
+                .as_ref()?
+                .price
+                .as_ref()
+        };
+        let price = self.price.as_ref().or_else(of_pricing);
+        price.map(|price| &price.id)
+    }
+
+    /// The time that it is for.
+    #[must_use]
+    pub fn period(&self) -> Option<(DateTime<Utc>, DateTime<Utc>)> {
+        let Period { start, end } = self.period?;
+        Some((moment(start)?, moment(end)?))
+    }
 }
 
 impl Invoice {
@@ -97,10 +152,26 @@ impl Invoice {
         moment(self.created?)
     }
 
-    /// What it is for.
+    #[must_use]
+    pub fn paid_at(&self) -> Option<DateTime<Utc>> {
+        moment(self.status_transitions.paid_at?)
+    }
+
+    /// All that its lines are for. An invoice has a period of its own as well, which is the one before.
     #[must_use]
     pub fn period(&self) -> Option<(DateTime<Utc>, DateTime<Utc>)> {
-        Some((moment(self.period_start?)?, moment(self.period_end?)?))
+        let periods = || self.lines.data.iter().filter_map(Line::period);
+        let start = periods().map(|(start, _)| start).min()?;
+        let end = periods().map(|(_, end)| end).max()?;
+        Some((start, end))
+    }
+
+    /// What is paid for: of several lines, the one that is no correction of another.
+    #[must_use]
+    pub fn price(&self) -> Option<&PriceId> {
+        let lines = &self.lines.data;
+        let whole = lines.iter().rev().find(|line| !line.proration);
+        whole.or(lines.last())?.price()
     }
 }
 
@@ -119,9 +190,12 @@ impl Stripe {
         self.get(&[PATH, id.as_str()], &form).await
     }
 
-    /// The newest first.
-    pub fn invoices(&self, customer: &CustomerId) -> Pages<'_, Invoice> {
-        Pages::new(self, &[PATH], Form::new().id("customer", customer))
+    /// All of the account, or of one customer, with their payments; the newest first.
+    pub fn invoices(&self, customer: Option<&CustomerId>) -> Pages<'_, Invoice> {
+        let query = Form::new()
+            .maybe("customer", customer.map(CustomerId::as_str))
+            .expand(&["data.payment_intent"]);
+        Pages::new(self, &[PATH], query)
     }
 
     /// Tries to have it paid now, by this or by what pays by default.

@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
+use uuid::Uuid;
 
 use super::{
     Expandable, Form, IdempotencyKey, Listed, Pages, Stripe, StripeError, moment, or_default,
@@ -27,12 +28,45 @@ pub struct Refund {
     #[serde(default)]
     pub charge: Option<Expandable<ChargeId>>,
     #[serde(default)]
+    pub reason: Option<String>,
+    #[serde(default)]
     pub failure_reason: Option<String>,
+    #[serde(default, deserialize_with = "or_default")]
+    metadata: Metadata,
     #[serde(default)]
     created: Option<i64>,
 }
 
+/// What we wrote beside it ourselves.
+#[derive(Debug, Default, Clone, Deserialize)]
+struct Metadata {
+    #[serde(default)]
+    refund_id: Option<String>,
+}
+
+/// A refund that a row of ours asks for.
+#[derive(Debug)]
+pub struct NewRefund<'a> {
+    pub payment: &'a IntentId,
+    /// In the currency's smallest unit.
+    pub amount: i64,
+    /// The row.
+    pub row: Uuid,
+}
+
 impl Refund {
+    /// The row of ours that asked for it.
+    #[must_use]
+    pub fn row(&self) -> Option<Uuid> {
+        self.metadata.refund_id.as_ref()?.parse().ok()
+    }
+
+    /// Whether the money stays or comes back.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        matches!(self.status.as_deref(), Some("failed" | "canceled"))
+    }
+
     #[must_use]
     pub fn created_at(&self) -> Option<DateTime<Utc>> {
         moment(self.created?)
@@ -48,17 +82,16 @@ impl Listed for Refund {
 super::whole!(Refund);
 
 impl Stripe {
-    /// Of all that is left of a payment, or of a part.
     pub async fn create_refund(
         &self,
-        payment: &IntentId,
-        amount: Option<i64>,
+        new: &NewRefund<'_>,
         key: &IdempotencyKey,
     ) -> Result<Refund, StripeError> {
         let form = Form::new()
-            .id("payment_intent", payment)
+            .id("payment_intent", new.payment)
+            .put("amount", new.amount)
             .put("reason", "requested_by_customer")
-            .maybe("amount", amount);
+            .put("metadata[refund_id]", new.row);
         self.post(&[PATH], &form, key).await
     }
 
@@ -66,7 +99,9 @@ impl Stripe {
         self.get(&[PATH, id.as_str()], &Form::new()).await
     }
 
-    pub fn refunds(&self, payment: &IntentId) -> Pages<'_, Refund> {
-        Pages::new(self, &[PATH], Form::new().id("payment_intent", payment))
+    /// All of the account, or of one payment; the newest first.
+    pub fn refunds(&self, payment: Option<&IntentId>) -> Pages<'_, Refund> {
+        let query = Form::new().maybe("payment_intent", payment.map(IntentId::as_str));
+        Pages::new(self, &[PATH], query)
     }
 }

@@ -23,6 +23,8 @@ use crate::tunnels::{self, LimitsChanged};
 pub struct Applied {
     limits: LimitsChanged,
     has_letter: bool,
+    /// The row is not what it was.
+    pub is_changed: bool,
     /// Another subscription of the person's runs; this one gives nothing, and costs money.
     pub is_superseded: bool,
     /// It runs in the place of another one that Stripe has, and that costs money yet.
@@ -166,6 +168,7 @@ impl Change<'_> {
 
     /// The running one that is not this one ends here, whatever it is at Stripe.
     async fn give_way(&mut self, other: &Stored) -> Result<(), ApiError> {
+        self.applied.is_changed = true;
         let ended = superseded(&other.subscription, self.now);
         store::update(self.connection, other.id, &ended, None).await?;
         if other.hash.is_some() {
@@ -196,6 +199,7 @@ impl Change<'_> {
         if before == Some(next) {
             return Ok(self.applied);
         }
+        self.applied.is_changed = true;
         let event = Event::new(Action::ChangeSubscription, Actor::System)
             .on(Subject::User(self.user))
             .change(before.map_or(Value::Null, told), told(next));

@@ -17,3 +17,4 @@ pub use lapse::run;
 pub use machine::{Policy, Seen, Status, StripeStatus, Subscription, entitles, fold};
 pub use reference::{Billed, Reference, SealedSubscriptionIds, billed, is_new};
 pub use routes::{StatusView, aliases, current, routes};
+pub use store::{AtStripe, all_at_stripe, at_stripe, row_of};

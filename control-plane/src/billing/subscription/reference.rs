@@ -2,20 +2,16 @@
 
 use std::fmt;
 
-use async_trait::async_trait;
-use diesel::QueryResult;
-use diesel::sql_types::{Array, Bytea, Int8, Uuid as SqlUuid};
-use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use diesel_async::AsyncPgConnection;
 use shared::ids::UserId;
 use uuid::Uuid;
 
 use super::machine::Subscription;
 use super::store;
 use crate::app::AppState;
-use crate::billing::reference::{self, SubscriptionId};
-use crate::db::statement;
+use crate::billing::reference::{SubscriptionId, open};
 use crate::error::ApiError;
-use crate::secrets::{KeyRing, Place, Resealed, SealError, SealedColumn, SealedRow};
+use crate::secrets::{KeyRing, Place, SealError, SealedColumn};
 
 const COLUMN: &str = "subscriptions.sealed_stripe_id";
 
@@ -73,7 +69,7 @@ pub async fn billed(
         return Ok(None);
     };
     Ok(Some(Billed {
-        id: reference::open(state.keys(), COLUMN, stored.id, &sealed)?,
+        id: open_id(state.keys(), stored.id, &sealed)?,
         subscription: stored.subscription,
     }))
 }
@@ -90,51 +86,35 @@ const fn place(row: Uuid) -> Place {
     }
 }
 
+pub(super) fn open_id(
+    keys: &KeyRing,
+    row: Uuid,
+    sealed: &[u8],
+) -> Result<SubscriptionId, SealError> {
+    open(keys, COLUMN, row, sealed)
+}
+
 /// The ids, for whoever changes the key: what they are found by follows.
 #[derive(Debug)]
 pub struct SealedSubscriptionIds;
 
-#[async_trait]
 impl SealedColumn for SealedSubscriptionIds {
     fn name(&self) -> &'static str {
         COLUMN
     }
 
-    async fn stale(
-        &self,
-        connection: &mut AsyncPgConnection,
-        prefix: &[u8],
-        after: Uuid,
-        limit: i64,
-    ) -> QueryResult<Vec<SealedRow>> {
-        const SQL: &str = "
+    fn stale_sql(&self) -> &'static str {
+        "
             SELECT id, sealed_stripe_id AS sealed FROM subscriptions
              WHERE id > $2 AND substring(sealed_stripe_id FOR octet_length($1)) <> $1
-             ORDER BY id LIMIT $3";
-        statement(SQL)
-            .bind::<Bytea, _>(prefix)
-            .bind::<SqlUuid, _>(after)
-            .bind::<Int8, _>(limit)
-            .load(connection)
-            .await
+             ORDER BY id LIMIT $3"
     }
 
-    async fn replace(
-        &self,
-        connection: &mut AsyncPgConnection,
-        rows: &Resealed,
-    ) -> QueryResult<usize> {
-        const SQL: &str = "
+    fn replace_sql(&self) -> &'static str {
+        "
             UPDATE subscriptions s
                SET sealed_stripe_id = changed.new, stripe_hash = changed.hash
               FROM unnest($1, $2, $3, $4) AS changed (id, old, new, hash)
-             WHERE s.id = changed.id AND s.sealed_stripe_id = changed.old";
-        statement(SQL)
-            .bind::<Array<SqlUuid>, _>(&rows.ids)
-            .bind::<Array<Bytea>, _>(&rows.old)
-            .bind::<Array<Bytea>, _>(&rows.new)
-            .bind::<Array<Bytea>, _>(&rows.fingerprints)
-            .execute(connection)
-            .await
+             WHERE s.id = changed.id AND s.sealed_stripe_id = changed.old"
     }
 }

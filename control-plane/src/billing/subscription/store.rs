@@ -9,9 +9,13 @@ use shared::ids::UserId;
 use uuid::Uuid;
 
 use super::machine::{Status, Subscription};
+use super::reference::open_id;
 use crate::accounts::registration::FREE_PLAN;
+use crate::billing::reference::SubscriptionId;
 use crate::db::schema::{plans, subscriptions};
 use crate::db::statement;
+use crate::error::ApiError;
+use crate::secrets::{KeyRing, SealError};
 
 #[derive(Queryable, Selectable, QueryableByName)]
 #[diesel(table_name = subscriptions, check_for_backend(diesel::pg::Pg))]
@@ -86,6 +90,104 @@ pub(super) async fn related(
         .load(connection)
         .await?;
     rows.into_iter().map(TryInto::try_into).collect()
+}
+
+/// The row with one of these hashes.
+pub async fn row_of(
+    connection: &mut AsyncPgConnection,
+    hashes: &[Vec<u8>],
+) -> QueryResult<Option<Uuid>> {
+    subscriptions::table
+        .filter(subscriptions::stripe_hash.eq_any(hashes))
+        .select(subscriptions::id)
+        .first(connection)
+        .await
+        .optional()
+}
+
+/// A running subscription that Stripe has, whosever it is.
+#[derive(Debug, Clone)]
+pub struct AtStripe {
+    pub row: Uuid,
+    pub user: UserId,
+    pub id: SubscriptionId,
+    pub plan: String,
+    pub started_at: DateTime<Utc>,
+    pub period_end: DateTime<Utc>,
+    /// What it is found by.
+    pub hash: Vec<u8>,
+}
+
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = subscriptions, check_for_backend(diesel::pg::Pg))]
+struct AtStripeRow {
+    id: Uuid,
+    user_id: Uuid,
+    plan_id: String,
+    start_date: DateTime<Utc>,
+    stripe_hash: Option<Vec<u8>>,
+    sealed_stripe_id: Option<Vec<u8>>,
+    end_date: Option<DateTime<Utc>>,
+}
+
+impl AtStripeRow {
+    fn read(self, keys: &KeyRing) -> Result<Option<AtStripe>, SealError> {
+        let Self {
+            stripe_hash: Some(hash),
+            sealed_stripe_id: Some(sealed),
+            end_date: Some(period_end),
+            ..
+        } = self
+        else {
+            return Ok(None);
+        };
+        Ok(Some(AtStripe {
+            row: self.id,
+            user: UserId(self.user_id),
+            id: open_id(keys, self.id, &sealed)?,
+            plan: self.plan_id,
+            started_at: self.start_date,
+            period_end,
+            hash,
+        }))
+    }
+}
+
+/// The subscription of this row, if it runs and Stripe has it.
+pub async fn at_stripe(
+    connection: &mut AsyncPgConnection,
+    keys: &KeyRing,
+    row: Uuid,
+) -> Result<Option<AtStripe>, ApiError> {
+    let found: Option<AtStripeRow> = subscriptions::table
+        .find(row)
+        .filter(subscriptions::status.ne(Status::Canceled.as_str()))
+        .select(AtStripeRow::as_select())
+        .first(connection)
+        .await
+        .optional()?;
+    Ok(found.map(|row| row.read(keys)).transpose()?.flatten())
+}
+
+/// All such, by row and past `after`.
+pub async fn all_at_stripe(
+    connection: &mut AsyncPgConnection,
+    keys: &KeyRing,
+    after: Uuid,
+    limit: i64,
+) -> Result<Vec<AtStripe>, ApiError> {
+    let rows: Vec<AtStripeRow> = subscriptions::table
+        .filter(subscriptions::id.gt(after))
+        .filter(subscriptions::status.ne(Status::Canceled.as_str()))
+        .filter(subscriptions::stripe_hash.is_not_null())
+        .filter(subscriptions::end_date.is_not_null())
+        .order(subscriptions::id)
+        .limit(limit)
+        .select(AtStripeRow::as_select())
+        .load(connection)
+        .await?;
+    let read: Result<Vec<_>, _> = rows.into_iter().map(|row| row.read(keys)).collect();
+    Ok(read?.into_iter().flatten().collect())
 }
 
 /// The running one; nobody has two.

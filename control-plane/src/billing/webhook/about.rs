@@ -39,6 +39,8 @@ impl About {
         let group = event.kind.rsplit_once('.').map_or("", |(group, _)| group);
         let subscription = match group {
             "customer.subscription" => Some(Named::deserialize(object)?.id),
+            // One that is only foreseen has no id, and nothing has become of it.
+            "invoice" if event.kind == "invoice.upcoming" => None,
             "invoice" => Invoice::deserialize(object)?.subscription().cloned(),
             "checkout.session" => Object::deserialize(object)?.subscription.map(|it| it.id),
             _ => None,
@@ -79,6 +81,7 @@ mod tests {
     #[case("customer.updated", json!({ "id": "cus_1" }), None)]
     #[case("payment_intent.succeeded", json!({ "id": "pi_1" }), None)]
     #[case("charge.refunded", json!({ "id": "ch_1", "customer": "cus_1" }), None)]
+    #[case("invoice.upcoming", json!({ "subscription": "sub_1" }), None)]
     #[case("product.created", json!({}), None)]
     #[case("", json!(null), None)]
     fn it_names_a_subscription(

@@ -6,11 +6,13 @@ use async_trait::async_trait;
 use uuid::Uuid;
 
 use super::about::About;
+use super::money::{self, Payment};
 use super::{EventStatus, store};
 use crate::app::AppState;
+use crate::billing::invoices;
 use crate::billing::stripe::events::Event;
 use crate::billing::superseded;
-use crate::billing::sync::{self, SyncError};
+use crate::billing::sync::{self, Mode, SyncError};
 use crate::error::ApiError;
 use crate::jobs::{Failure, Handler};
 
@@ -74,14 +76,34 @@ impl EventJobs {
         let event: Event = serde_json::from_slice(&payload)
             .map_err(|_| Failure::lasting("the event cannot be read"))?;
         let about = About::of(&event).map_err(|error| Failure::lasting(error.to_string()))?;
+        self.read_subscription(about).await?;
+        self.read_payment(&event).await
+    }
+
+    async fn read_subscription(&self, about: About) -> Result<(), Failure> {
         let About::Subscription(id, customer) = about else {
             return Ok(());
         };
         let read = sync::subscription(&self.state, &id, customer.as_ref()).await;
-        let synced = read.map_err(failure)?;
-        superseded::follow_up(&self.state, synced)
-            .await
-            .map_err(failure)
+        let followed = superseded::follow_up(&self.state, read.map_err(failure)?).await;
+        followed.map_err(failure)
+    }
+
+    /// After the subscription, which it belongs to.
+    async fn read_payment(&self, event: &Event) -> Result<(), Failure> {
+        if money::is_new_dispute(event) {
+            self.state.guard().disputed();
+        }
+        let payment = Payment::of(event).map_err(|error| Failure::lasting(error.to_string()))?;
+        let (state, mode) = (&*self.state, Mode::Write);
+        let read = match payment {
+            None => return Ok(()),
+            Some(Payment::Invoice(id, customer)) => {
+                Box::pin(invoices::invoice(state, &id, customer.as_ref(), mode)).await
+            }
+            Some(Payment::Intent(id)) => Box::pin(invoices::intent(state, &id, mode)).await,
+        };
+        read.map(drop).map_err(failure)
     }
 
     async fn conclude(

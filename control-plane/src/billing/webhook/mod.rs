@@ -12,6 +12,7 @@ mod admin;
 mod event;
 mod intake;
 mod job;
+mod money;
 mod routes;
 mod signature;
 mod store;

@@ -1,11 +1,10 @@
 //! The queries about events.
 
-use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use diesel::pg::Pg;
 use diesel::prelude::*;
 use diesel::result::Error;
-use diesel::sql_types::{Array, BigInt, Bytea, Integer, Nullable, Text, Uuid as SqlUuid};
+use diesel::sql_types::{Array, Bytea, Integer, Nullable, Text, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use uuid::Uuid;
 
@@ -14,7 +13,7 @@ use crate::billing::reference::{EventId, fingerprints};
 use crate::db::schema::stripe_events;
 use crate::db::{self, statement};
 use crate::error::ApiError;
-use crate::secrets::{KeyRing, Place, Resealed, SealedColumn, SealedRow};
+use crate::secrets::{KeyRing, Place, SealedColumn};
 
 const COLUMN: &str = "stripe_events.sealed_payload";
 
@@ -212,45 +211,22 @@ pub async fn forget(
 #[derive(Debug)]
 pub struct SealedEvents;
 
-#[async_trait]
 impl SealedColumn for SealedEvents {
     fn name(&self) -> &'static str {
         COLUMN
     }
 
-    async fn stale(
-        &self,
-        connection: &mut AsyncPgConnection,
-        prefix: &[u8],
-        after: Uuid,
-        limit: i64,
-    ) -> QueryResult<Vec<SealedRow>> {
-        const SQL: &str = "
+    fn stale_sql(&self) -> &'static str {
+        "
             SELECT id, sealed_payload AS sealed FROM stripe_events
              WHERE id > $2 AND substring(sealed_payload FOR octet_length($1)) <> $1
-             ORDER BY id LIMIT $3";
-        statement(SQL)
-            .bind::<Bytea, _>(prefix)
-            .bind::<SqlUuid, _>(after)
-            .bind::<BigInt, _>(limit)
-            .load(connection)
-            .await
+             ORDER BY id LIMIT $3"
     }
 
-    async fn replace(
-        &self,
-        connection: &mut AsyncPgConnection,
-        rows: &Resealed,
-    ) -> QueryResult<usize> {
-        const SQL: &str = "
+    fn replace_sql(&self) -> &'static str {
+        "
             UPDATE stripe_events e SET sealed_payload = changed.new
-              FROM unnest($1, $2, $3) AS changed (id, old, new)
-             WHERE e.id = changed.id AND e.sealed_payload = changed.old";
-        statement(SQL)
-            .bind::<Array<SqlUuid>, _>(&rows.ids)
-            .bind::<Array<Bytea>, _>(&rows.old)
-            .bind::<Array<Bytea>, _>(&rows.new)
-            .execute(connection)
-            .await
+              FROM unnest($1, $2, $3, $4) AS changed (id, old, new, hash)
+             WHERE e.id = changed.id AND e.sealed_payload = changed.old"
     }
 }

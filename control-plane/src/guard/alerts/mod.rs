@@ -72,6 +72,8 @@ kinds! {
     Refusals = "refusals";
     /// The payment provider's webhook got what the provider did not send, or not now.
     BadWebhooks = "bad_webhooks";
+    /// Somebody takes payments back through their bank.
+    Disputes = "disputes";
 }
 
 /// An attack, whatever it consists of.
@@ -149,6 +151,11 @@ impl Alerts {
     /// Somebody sent what only the payment provider sends.
     pub(super) fn bad_webhook(&self) {
         self.saw(AlertKind::BadWebhooks, None, 1);
+    }
+
+    /// A bank takes a payment back for somebody.
+    pub(super) fn disputed(&self) {
+        self.saw(AlertKind::Disputes, None, 1);
     }
 
     /// A limit refused a request.

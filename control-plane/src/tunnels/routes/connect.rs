@@ -2,10 +2,11 @@ use std::time::Duration;
 
 use actix_web::{HttpRequest, HttpResponse, post, web};
 
-use super::input::{ConnectBody, ConnectQuery, IdempotencyKey};
+use super::input::{ConnectBody, ConnectQuery};
 use super::views::ConnectView;
 use crate::app::AppState;
 use crate::error::{ApiError, ErrorEnvelope};
+use crate::http::idempotency_key::IdempotencyKey;
 use crate::http::{CurrentUser, OptionalJson, ServerTiming, ValidQuery};
 use crate::tunnels::connect::{Spent, connect};
 

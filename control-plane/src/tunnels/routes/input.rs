@@ -9,31 +9,12 @@ use shared::ids::ConnectionId;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::error::ApiError;
+use crate::http::idempotency_key::idempotency_key;
 use crate::http::number::whole;
 use crate::tunnels::decision::Request;
 
-const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
-const MAX_IDEMPOTENCY_KEY: usize = 200;
-
 /// The largest number that every JSON library reads exactly; eight petabytes.
 const MAX_CLAIM: u64 = (1 << 53) - 1;
-
-/// The header, for the document.
-#[derive(IntoParams)]
-#[into_params(parameter_in = Header)]
-#[expect(dead_code, reason = "it is read by hand")]
-pub(super) struct IdempotencyKey {
-    /// A request that is repeated with the same key acts once.
-    #[param(
-        rename = "Idempotency-Key",
-        min_length = 1,
-        max_length = 200,
-        pattern = "^[!-~]+$",
-        example = "5f1c7a2e",
-        nullable = false
-    )]
-    idempotency_key: Option<String>,
-}
 
 #[derive(Debug, Default, Deserialize, Validate, ToSchema)]
 pub(super) struct ConnectBody {
@@ -142,26 +123,6 @@ fn parsed<T: FromStr>(
         .map_err(|_| ApiError::invalid(field, message))
 }
 
-fn idempotency_key(http: &HttpRequest) -> Result<Option<String>, ApiError> {
-    let Some(value) = http.headers().get(IDEMPOTENCY_KEY) else {
-        return Ok(None);
-    };
-    value
-        .to_str()
-        .ok()
-        .filter(|key| (1..=MAX_IDEMPOTENCY_KEY).contains(&key.len()))
-        .filter(|key| key.bytes().all(|byte| byte.is_ascii_graphic()))
-        .map(|key| Some(key.to_owned()))
-        .ok_or_else(|| {
-            ApiError::invalid(
-                IDEMPOTENCY_KEY,
-                format!(
-                    "Must be 1 to {MAX_IDEMPOTENCY_KEY} printable ASCII characters without spaces"
-                ),
-            )
-        })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -200,7 +161,7 @@ mod tests {
     #[case(&"a".repeat(201), true)]
     fn an_idempotency_key_is_bounded(#[case] key: &str, #[case] refused: bool) {
         let http = TestRequest::default()
-            .insert_header((IDEMPOTENCY_KEY, key))
+            .insert_header(("Idempotency-Key", key))
             .to_http_request();
         let result = body("{}").into_request(ConnectQuery::default(), &http);
         assert_eq!(result.is_err(), refused);

@@ -17,7 +17,7 @@ fn with_keys(vars: &mut Variables, old: &str) {
     vars.insert("SECRET_KEYS_OLD".to_owned(), old.to_owned());
 }
 
-async fn resealed(app: &TestApp) -> Vec<String> {
+pub(crate) async fn resealed(app: &TestApp) -> Vec<String> {
     let mut vars = variables("postgres://localhost/none");
     with_keys(&mut vars, OLD);
     let config = Config::read(&vars).expect("a configuration");
