@@ -17,7 +17,8 @@ const ROUNDS: u64 = 10;
 const PEOPLE: usize = 10;
 /// Within which the kill comes: a purchase takes as long.
 const LONGEST: u64 = 1_500;
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Who is refused because Stripe seems to be away waits for its next probe.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What came of a request: its status and body, or nothing.
 async fn ask(person: &Client, path: &str, body: &Value) -> Option<(u16, Value)> {
