@@ -17,8 +17,8 @@ use super::subscription::{self, Applied, Reference, Seen, StripeStatus};
 use crate::app::AppState;
 use crate::error::{ApiError, Code};
 
-/// Readings that may be overtaken in a row.
-pub(super) const TRIES: usize = 5;
+/// Readings that may be overtaken in a row: more than a replica makes at a time, and one of them always stays.
+pub(super) const TRIES: usize = 10;
 
 #[derive(Debug, thiserror::Error)]
 pub enum SyncError {

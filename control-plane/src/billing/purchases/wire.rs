@@ -38,8 +38,10 @@ pub(super) struct CheckoutView {
     #[schema(example = "https://checkout.stripe.com/c/pay/cs_live_a1b2")]
     pub(super) checkout_url: String,
     /// Null: the page needs none.
+    #[schema(example = json!(null))]
     pub(super) client_secret: Option<String>,
     /// Null: the page makes its own.
+    #[schema(example = json!(null))]
     pub(super) payment_intent_id: Option<String>,
 }
 

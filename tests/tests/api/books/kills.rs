@@ -94,6 +94,30 @@ impl Stage {
         answer.ok().map(|it| it.status().as_u16())
     }
 
+    /// Ends when one of them has come to some step, or a little later.
+    async fn moment(&self, payments: &[String], random: &mut StdRng) {
+        let before = self.stripe.refunds().await.len();
+        let of_them = format!("payment_id IN ('{}')", payments.join("', '"));
+        let count =
+            |status: &str| format!("SELECT count(*) FROM refunds WHERE {of_them} AND {status}");
+        let promised = count("status <> 'failed'");
+        let known = count("status = 'succeeded'");
+        let step = random.random_range(0..4);
+        let all = random.random_range(1..=PEOPLE);
+        wait_until("one has come so far", Duration::from_secs(30), async || {
+            let come = match step {
+                0 => return true,
+                1 => self.db.number(&promised).await,
+                2 => i64::try_from(self.stripe.refunds().await.len() - before).unwrap_or(0),
+                _ => self.db.number(&known).await,
+            };
+            usize::try_from(come).is_ok_and(|come| come >= all)
+        })
+        .await;
+        let pause = Duration::from_micros(random.random_range(0..30_000));
+        tokio::time::sleep(pause).await;
+    }
+
     /// How far each had come: nothing, promised, given back, known to be.
     async fn steps(&self, payments: &[String]) -> Vec<&'static str> {
         let given = self.stripe.refunds().await.len();
@@ -158,14 +182,17 @@ async fn never_twice_and_never_not(#[case] seed: u64) {
     assert_eq!(payments.len(), PEOPLE * KILLS);
     let mut steps = Vec::new();
     for at_a_time in payments.chunks(PEOPLE) {
-        let pause = Duration::from_micros(random.random_range(0..120_000));
         let asking = at_a_time.iter().map(|payment| {
             let body = json!({ "payment_id": payment });
             let stage = &stage;
             async move { stage.ask(&body, payment).await }
         });
-        // Whoever is answered before is at the last step.
-        let _ = tokio::time::timeout(pause, join_all(asking)).await;
+        let moment = stage.moment(at_a_time, &mut random);
+        tokio::select! {
+            // Whoever is answered is at the last step.
+            _ = join_all(asking) => {}
+            () = moment => {}
+        }
         stage.plane.kill();
         steps.extend(stage.steps(at_a_time).await);
         stage.plane = stage.plane.restart().await;

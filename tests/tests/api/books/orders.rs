@@ -1,5 +1,7 @@
 //! A life cycle's events in any order, twice, and some never: what is kept in the end is always the same.
 
+use std::time::Duration;
+
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
@@ -8,8 +10,9 @@ use serde_json::{Value, json};
 
 use super::*;
 
-/// With eight cases, two hundred.
-const ORDERS: u64 = 25;
+const PATIENCE: Duration = Duration::from_secs(60);
+/// With twenty seeds, two hundred.
+const ORDERS: u64 = 10;
 
 /// Everything that can happen to somebody who pays, the plane hearing of it or not.
 async fn live(shop: &Shop, random: &mut StdRng) -> (Client, String) {
@@ -90,9 +93,18 @@ async fn kept(shop: &Shop, user: &Client) -> Vec<String> {
     shop.app.db().texts(&rows).await
 }
 
+/// Many readings of one person at a time overtake each other, and some are put off.
+async fn acted_on(shop: &Shop) {
+    wait_until("all is acted on", PATIENCE, async || {
+        let waiting = "SELECT count(*) FROM jobs WHERE status = 'waiting'";
+        shop.app.db().number(waiting).await == 0
+    })
+    .await;
+}
+
 async fn forget(shop: &Shop, user: &Client) {
     let user = user.user();
-    shop.app.jobs_end().await;
+    acted_on(shop).await;
     shop.app
         .db()
         .execute(&format!(
@@ -122,21 +134,15 @@ fn order(events: &[Value], random: &mut StdRng) -> Vec<String> {
 }
 
 #[rstest]
-#[case(1)]
-#[case(2)]
-#[case(3)]
-#[case(4)]
-#[case(5)]
-#[case(6)]
-#[case(7)]
-#[case(8)]
 #[tokio::test(flavor = "multi_thread")]
-async fn every_order_ends_alike(#[case] seed: u64) {
+async fn every_order_ends_alike(
+    #[values(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20)] seed: u64,
+) {
     let shop = Shop::open().await;
     let mut random = StdRng::seed_from_u64(seed);
     let (user, _) = live(&shop, &mut random).await;
     shop.stripe.hold_webhooks().await;
-    shop.app.jobs_end().await;
+    acted_on(&shop).await;
     assert!(shop.app.reconcile(false).await.is_clean());
     let expected = kept(&shop, &user).await;
     assert_eq!(expected.len(), 2 + 4 + 2, "{expected:#?}");
@@ -147,7 +153,7 @@ async fn every_order_ends_alike(#[case] seed: u64) {
         let ids: Vec<&str> = order.iter().map(String::as_str).collect();
         let statuses = shop.stripe.deliver(&ids).await;
         assert!(statuses.iter().all(|status| *status == 200), "{statuses:?}");
-        shop.app.jobs_end().await;
+        acted_on(&shop).await;
         assert!(shop.app.reconcile(false).await.is_clean());
         let found = kept(&shop, &user).await;
         assert_eq!(found, expected, "seed {seed}, order {number}: {order:?}");

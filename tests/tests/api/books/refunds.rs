@@ -1,7 +1,6 @@
 //! Money that goes back: to whom, how much, and once.
 
 use futures_util::future::join_all;
-use rstest::rstest;
 use serde_json::{Value, json};
 use tests::stripe::Wish;
 use uuid::Uuid;
@@ -95,30 +94,32 @@ async fn operators_give_back_parts_and_never_more_than_there_is() {
     shop.finish().await;
 }
 
-#[rstest]
-#[case(json!(-1))]
-#[case(json!(-9.99))]
-#[case(json!(0))]
-#[case(json!(-0.0))]
-#[case(json!(9.999))]
-#[case(json!(0.001))]
-#[case(json!(1e300))]
-#[case(json!(1e-300))]
-#[case(json!(92_233_720_368_547_758.08))]
-#[case(json!(18_446_744_073_709_551_615_u64))]
-#[case(json!("9.99"))]
-#[case(json!([9.99]))]
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_amount_is_refused(#[case] amount: Value) {
+async fn what_is_no_amount_is_refused() {
     let shop = Shop::open().await;
     let buyer = shop.buyer().await;
     let admin = shop.app.user_with_role("admin").await;
-    let body = json!({ "payment_id": buyer.payment, "amount": amount });
-    for asker in [&buyer.user, &admin] {
-        let fields = refund(asker, &body)
-            .await
-            .expect_error(400, "INVALID_INPUT");
-        assert_eq!(fields, ["amount"], "{amount}");
+    for amount in [
+        json!(-1),
+        json!(-9.99),
+        json!(0),
+        json!(-0.0),
+        json!(9.999),
+        json!(0.001),
+        json!(1e300),
+        json!(1e-300),
+        json!(92_233_720_368_547_758.08),
+        json!(u64::MAX),
+        json!("9.99"),
+        json!([9.99]),
+    ] {
+        let body = json!({ "payment_id": buyer.payment, "amount": amount });
+        for asker in [&buyer.user, &admin] {
+            let fields = refund(asker, &body)
+                .await
+                .expect_error(400, "INVALID_INPUT");
+            assert_eq!(fields, ["amount"], "{amount}");
+        }
     }
     assert!(shop.stripe.refunds().await.is_empty());
     shop.finish().await;
@@ -225,7 +226,8 @@ async fn what_was_not_paid_does_not_go_back() {
             .await
             .expect_error(409, "PAYMENT_NOT_REFUNDABLE");
     }
-    // A month has passed since the first was paid.
+    // A month has passed since the first was paid, which the test's clock tells nobody.
+    assert!(shop.app.reconcile(false).await.is_clean());
     refund(&buyer.user, &whole(&buyer.payment))
         .await
         .expect_error(409, "REFUND_WINDOW_OVER");

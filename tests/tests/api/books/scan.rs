@@ -22,7 +22,8 @@ async fn columns(shop: &Shop) -> Vec<(String, String)> {
         .texts(
             "SELECT quote_ident(table_name) || ' ' || quote_ident(column_name) || ' ' || udt_name
                FROM information_schema.columns JOIN information_schema.tables USING (table_schema, table_name)
-              WHERE table_schema = 'public' AND table_type = 'BASE TABLE'",
+              WHERE table_schema = 'public' AND table_type = 'BASE TABLE'
+                AND table_name NOT LIKE '\\_\\_diesel%'",
         )
         .await;
     let column = |line: &String| {
