@@ -44,6 +44,8 @@ impl Shop {
         );
         let app = TestApp::with(|vars| {
             configured(vars, &stripe.base());
+            // It serves one request at a time, on a machine that may be busy with other tests.
+            vars.insert("STRIPE_TIMEOUT".to_owned(), "60s".to_owned());
             vars.insert("STRIPE_MONTHLY_PRICE_ID".to_owned(), monthly.clone());
             vars.insert("STRIPE_YEARLY_PRICE_ID".to_owned(), yearly.clone());
         })

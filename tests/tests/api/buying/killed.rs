@@ -91,6 +91,7 @@ async fn plane(shop: &mut Shop, folder: &std::path::Path) -> Plane {
         "STRIPE_SECRET_KEY",
         "STRIPE_WEBHOOK_SECRET",
         "STRIPE_API_BASE",
+        "STRIPE_TIMEOUT",
     ];
     let prices = ["STRIPE_MONTHLY_PRICE_ID", "STRIPE_YEARLY_PRICE_ID"];
     let more = own.into_iter().chain(prices);
