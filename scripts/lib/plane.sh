@@ -34,6 +34,17 @@ plane_environment() {
     CONTROL_PLANE=("${WITH[@]}" "$dir/plane.env" "$TARGET/debug/control-plane")
 }
 
+# plane_payments DIR MONTHLY YEARLY: adds a started Stripe and its prices to it.
+plane_payments() {
+    (umask 077 && cat >>"$1/plane.env") <<-ENV
+		STRIPE_API_BASE=$STRIPE_API_BASE
+		STRIPE_SECRET_KEY=$STRIPE_SECRET_KEY
+		STRIPE_WEBHOOK_SECRET=$STRIPE_WEBHOOK_SECRET
+		STRIPE_MONTHLY_PRICE_ID=$2
+		STRIPE_YEARLY_PRICE_ID=$3
+	ENV
+}
+
 # agent_environment DIR: writes DIR/agent.env, all that the agent reads, for the namespaces of
 # netns.sh.
 agent_environment() {
