@@ -34,6 +34,15 @@ pub struct StripeServer {
 impl StripeServer {
     /// Without webhooks: they are recorded only, until [`Self::send_webhooks_to`].
     pub async fn start() -> Self {
+        Self::begin(true).await
+    }
+
+    /// The same without anything on disk, for whoever asks it for much: it cannot [`Self::resume`].
+    pub async fn in_memory() -> Self {
+        Self::begin(false).await
+    }
+
+    async fn begin(is_kept: bool) -> Self {
         crate::init();
         let folder = tempfile::tempdir().expect("a folder can be made");
         let (behind_port, port) = (free_port(), free_port());
@@ -45,7 +54,7 @@ impl StripeServer {
             .build();
         let stripe = Self {
             behind: start_behind(behind_port, folder.path()),
-            server: start_server(port, behind_port, folder.path(), None),
+            server: start_server(port, behind_port, is_kept.then(|| folder.path()), None),
             port,
             behind_port,
             folder,
@@ -80,7 +89,12 @@ impl StripeServer {
     /// Up again at the same address, with all that it knew.
     pub async fn resume(&mut self) {
         let target = self.target.as_ref();
-        self.server = start_server(self.port, self.behind_port, self.folder.path(), target);
+        self.server = start_server(
+            self.port,
+            self.behind_port,
+            Some(self.folder.path()),
+            target,
+        );
         self.wait_until_ready().await;
     }
 
@@ -294,14 +308,20 @@ fn start_behind(port: u16, folder: &Path) -> Child {
     process.expect("Python runs")
 }
 
-fn start_server(port: u16, behind: u16, folder: &Path, target: Option<&(String, String)>) -> Child {
+fn start_server(
+    port: u16,
+    behind: u16,
+    folder: Option<&Path>,
+    target: Option<&(String, String)>,
+) -> Child {
     let mut command = Command::new(binary("STRIPE_SERVER_BIN", "stripe-server"));
     command
         .args(["--port", &port.to_string()])
         .args(["--localstripe", &format!("http://127.0.0.1:{behind}")])
-        .arg("--folder")
-        .arg(folder)
         .stdin(Stdio::null());
+    if let Some(folder) = folder {
+        command.arg("--folder").arg(folder);
+    }
     if let Some((url, secret)) = target {
         command
             .args(["--webhook-url", url])

@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix_web::http::StatusCode;
 use actix_web::web::{self, Bytes, Data};
@@ -67,6 +68,9 @@ pub async fn serve(settings: Settings) -> anyhow::Result<()> {
             .default_service(web::to(api))
     })
     .workers(1)
+    // Whoever calls is a test on the same machine, which may be busy.
+    .client_request_timeout(Duration::ZERO)
+    .keep_alive(Duration::from_secs(75))
     .bind((Ipv4Addr::LOCALHOST, settings.port))?
     .run()
     .await?;

@@ -37,7 +37,7 @@ struct Shop {
 impl Shop {
     /// Stripe tells of nothing by itself: what is known is what was asked.
     async fn open() -> Self {
-        let stripe = StripeServer::start().await;
+        let stripe = StripeServer::in_memory().await;
         let (monthly, yearly) = (
             price(&stripe, 999, "month").await,
             price(&stripe, 9_999, "year").await,

@@ -21,8 +21,8 @@ pub(super) enum Verdict {
 /// By the status, what Stripe advises itself (`Stripe-Should-Retry`), and whether it repeats what it answered
 /// to this idempotency key before.
 pub(super) fn judge(status: u16, advice: Option<bool>, is_repeated: bool) -> Verdict {
-    // 409: another call with this key, or on this thing, goes on.
-    let may_pass = matches!(status, 409 | 424 | 429 | 500..=599);
+    // 408: it did not arrive in time. 409: another call with this key, or on this thing, goes on.
+    let may_pass = matches!(status, 408 | 409 | 424 | 429 | 500..=599);
     match (status, advice) {
         (200..=299, _) => Verdict::Done,
         (409, Some(false)) => Verdict::Refused,
@@ -52,6 +52,7 @@ mod tests {
     #[case(400, None, false, Verdict::Refused)]
     #[case(402, None, false, Verdict::Refused)]
     #[case(404, Some(true), false, Verdict::Refused)]
+    #[case(408, None, false, Verdict::Again)]
     #[case(409, None, false, Verdict::Again)]
     #[case(409, Some(false), false, Verdict::Refused)]
     #[case(429, None, false, Verdict::Again)]
