@@ -184,8 +184,8 @@ const fn attack(kind: AlertKind) -> &'static str {
              clock is wrong."
         }
         AlertKind::Disputes => {
-            "Somebody takes a payment back through their bank. The payment provider's dashboard says what \
-             they claim, and until when it can be answered."
+            "Somebody takes a payment back through their bank. What they claim, and until when it can be \
+             answered, is in the dashboard of the payment provider."
         }
     }
 }
