@@ -18,8 +18,8 @@ use super::*;
 
 /// People who have something back at a time: each of a kill's seeds is at a step of its own.
 const PEOPLE: usize = 5;
-/// With four cases, one hundred seeds.
-const KILLS: usize = 5;
+/// With ten seeds of the order, one hundred.
+const KILLS: usize = 2;
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -79,7 +79,9 @@ impl Stage {
             Duration::from_secs(60),
             async || match self.ask(&body, payment).await {
                 Some(status) => {
-                    assert!(status == 200 || status == 201 || status >= 500, "{status}");
+                    // A plane that has just begun may find the request too slow.
+                    let is_expected = matches!(status, 200 | 201 | 408 | 500..);
+                    assert!(is_expected, "{status}");
                     status < 300
                 }
                 None => false,
@@ -169,12 +171,8 @@ async fn buy(stripe: &StripeServer, db: &TestDb, monthly: &str, months: usize) {
 }
 
 #[rstest]
-#[case(1)]
-#[case(2)]
-#[case(3)]
-#[case(4)]
 #[tokio::test(flavor = "multi_thread")]
-async fn never_twice_and_never_not(#[case] seed: u64) {
+async fn never_twice_and_never_not(#[values(1, 2, 3, 4, 5, 6, 7, 8, 9, 10)] seed: u64) {
     let mut random = StdRng::seed_from_u64(seed);
     let mut stage = Stage::set(KILLS).await;
     let payments = "SELECT id FROM payments ORDER BY created_at, user_id";
