@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::*;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 /// With twenty seeds, two hundred.
 const ORDERS: u64 = 10;
 
