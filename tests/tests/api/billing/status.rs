@@ -238,7 +238,8 @@ async fn a_first_payment_that_is_never_made_leaves_nothing() {
         app.db().number("SELECT count(*) FROM subscriptions").await,
         1
     );
-    let plain = "SELECT count(*) FROM subscriptions WHERE position('sub_1'::bytea IN sealed_stripe_id) > 0";
+    let plain =
+        "SELECT count(*) FROM subscriptions WHERE position('sub_1'::bytea IN sealed_stripe_id) > 0";
     app.subscription_seen(user.user(), "sub_1", &seen(StripeStatus::Active))
         .await;
     assert_eq!(app.db().number(plain).await, 0);
