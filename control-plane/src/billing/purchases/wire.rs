@@ -117,7 +117,7 @@ pub(super) struct SubscribeBody {
 
 /// How a payment stands, and what it is for.
 #[derive(Debug, Serialize, ToSchema)]
-#[schema(as = Payment)]
+#[schema(as = PaymentOutcome)]
 pub(super) struct PaymentView {
     status: PaymentStatus,
     /// Null where nothing is due.
