@@ -9,7 +9,7 @@ use diesel_async::AsyncConnection;
 use shared::ids::UserId;
 
 use super::customers::{self, Owner};
-use super::prices;
+use super::prices::Prices;
 use super::reference::{CustomerId, SubscriptionId, fingerprints};
 use super::stripe::subscriptions::{Status, Subscription};
 use super::stripe::{Stripe, StripeError};
@@ -221,19 +221,20 @@ pub(super) async fn apply(
     read: &Subscription,
     now: DateTime<Utc>,
 ) -> Result<Applied, SyncError> {
-    let price = read.price().ok_or(SyncError::Lacks("price"))?;
-    let plan = prices::plan_of(state, connection, price).await?;
-    let seen = seen(read, plan.ok_or(SyncError::UnknownPrice)?)?;
+    let prices = Prices::load(state, connection).await?;
+    let seen = seen(read, &prices)?;
     let hashes = fingerprints(state.keys(), &read.id);
     let reference = Reference::new(read.id.as_str(), hashes);
     Ok(subscription::apply(state, connection, user, &reference, &seen, now).await?)
 }
 
 /// What Stripe says, in our words.
-fn seen(read: &Subscription, plan: String) -> Result<Seen, SyncError> {
+pub(super) fn seen(read: &Subscription, prices: &Prices) -> Result<Seen, SyncError> {
     let lacks = SyncError::Lacks;
+    let price = read.price().ok_or(lacks("price"))?;
+    let plan = prices.plan_of(price).ok_or(SyncError::UnknownPrice)?;
     Ok(Seen {
-        plan,
+        plan: plan.to_owned(),
         status: status(read.status).ok_or(SyncError::UnknownStatus)?,
         started_at: read.started_at().ok_or(lacks("start"))?,
         period_end: read.period_end().ok_or(lacks("period"))?,

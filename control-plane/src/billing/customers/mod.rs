@@ -14,7 +14,7 @@ use crate::error::ApiError;
 pub use closing::{ClosingJobs, close};
 pub use store::{
     Owner, SealedCustomers, count_payment_reading, count_reading, count_whole_reading, find,
-    find_payer, payer,
+    find_payer, owners, payer,
 };
 
 /// The person's id at Stripe, if there is one.

@@ -1,5 +1,7 @@
 //! The queries about customers.
 
+use std::collections::{HashMap, HashSet};
+
 use diesel::prelude::*;
 use diesel::sql_types::{Array, BigInt, Bytea, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
@@ -80,7 +82,40 @@ pub async fn find(
     Ok(found.map(Owner::from))
 }
 
-/// The same, with how many readings of what was paid were written.
+/// Whose these are, of those who are somebody's here.
+pub async fn owners(
+    connection: &mut AsyncPgConnection,
+    keys: &KeyRing,
+    customers: &HashSet<CustomerId>,
+) -> QueryResult<HashMap<CustomerId, UserId>> {
+    #[derive(QueryableByName)]
+    struct Found {
+        #[diesel(sql_type = Bytea)]
+        stripe_hash: Vec<u8>,
+        #[diesel(sql_type = SqlUuid)]
+        user_id: Uuid,
+    }
+    const SQL: &str =
+        "SELECT stripe_hash, user_id FROM billing_customers WHERE stripe_hash = ANY ($1)";
+    let mut asked = HashMap::new();
+    for customer in customers {
+        for hash in fingerprints(keys, customer) {
+            asked.insert(hash, customer);
+        }
+    }
+    let hashes: Vec<_> = asked.keys().cloned().collect();
+    let found: Vec<Found> = statement(SQL)
+        .bind::<Array<Bytea>, _>(hashes)
+        .load(connection)
+        .await?;
+    let owner = |it: Found| {
+        let customer = asked.get(&it.stripe_hash)?;
+        Some(((*customer).clone(), UserId(it.user_id)))
+    };
+    Ok(found.into_iter().filter_map(owner).collect())
+}
+
+/// As [`find`], with how many readings of what was paid were written.
 pub async fn find_payer(
     connection: &mut AsyncPgConnection,
     keys: &KeyRing,

@@ -10,10 +10,11 @@ use super::reading::Reading;
 use super::{end, store};
 use crate::app::AppState;
 use crate::billing::customers::{self, Owner};
+use crate::billing::prices::Prices;
 use crate::billing::reference::{CustomerId, IntentId, InvoiceId, fingerprints};
+use crate::billing::refunds;
 use crate::billing::subscription::{self, AtStripe};
 use crate::billing::sync::{Mode, SyncError, TRIES};
-use crate::billing::{prices, refunds};
 use crate::error::ApiError;
 
 /// What became of a reading.
@@ -181,7 +182,10 @@ async fn fold(
         return Err(ApiError::internal("a payment of somebody else").into());
     }
     let plan = match read.invoice.price() {
-        Some(price) => prices::plan_of(state, connection, price).await?,
+        Some(price) => {
+            let prices = Prices::load(state, connection).await?;
+            prices.plan_of(price).map(str::to_owned)
+        }
         None => None,
     };
     let subscription = match read.invoice.subscription() {

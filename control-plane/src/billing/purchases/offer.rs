@@ -7,7 +7,7 @@ use crate::accounts;
 use crate::app::AppState;
 use crate::billing::money::Currency;
 use crate::billing::plans::{self, Period, Plan};
-use crate::billing::prices;
+use crate::billing::prices::Prices;
 use crate::billing::reference::{CustomerId, PriceId};
 use crate::billing::{customers, subscription};
 use crate::error::{ApiError, Code};
@@ -54,7 +54,8 @@ pub(super) async fn offer(
         ));
     }
     let mut connection = state.db().get().await?;
-    let Some(price) = prices::price_of(state, &mut connection, &plan.id).await? else {
+    let prices = Prices::load(state, &mut connection).await?;
+    let Some(price) = prices.price_of(&plan.id) else {
         return Err(ApiError::invalid(FIELD, "This plan is not sold here"));
     };
     let trial_days = trial(&mut connection, user, &plan).await?;

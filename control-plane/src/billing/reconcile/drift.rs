@@ -13,7 +13,8 @@ use crate::billing::superseded;
 use crate::billing::sync::{self, Mode, SyncError};
 use crate::error::ApiError;
 
-/// What a list shows is tried and undone; where it would change something, it is read again and written.
+/// What a list shows is tried and undone; where it would change something, it is read again and written. For what
+/// is not known to be the same.
 pub(super) async fn repair(
     state: &AppState,
     listed: &Subscription,

@@ -7,6 +7,7 @@
 
 mod alone;
 mod drift;
+mod known;
 mod nightly;
 mod passes;
 mod report;

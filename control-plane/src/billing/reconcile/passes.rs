@@ -5,17 +5,14 @@ use std::collections::HashSet;
 use chrono::Utc;
 use uuid::Uuid;
 
-use super::drift;
 use super::report::{Count, Report};
+use super::{drift, known};
 use crate::app::AppState;
-use crate::billing::invoices::{self, Folded, Seen};
+use crate::billing::invoices::{self, Folded};
 use crate::billing::reference::fingerprints;
-use crate::billing::refunds::{self, RefundStatus};
 use crate::billing::stripe::Stripe;
-use crate::billing::stripe::invoices::Invoice;
-use crate::billing::stripe::refunds::Refund;
 use crate::billing::sync::{Mode, SyncError};
-use crate::billing::{customers, purchases, subscription};
+use crate::billing::{purchases, refunds, subscription};
 use crate::error::ApiError;
 
 /// Rows of ours that are read at once.
@@ -81,9 +78,13 @@ impl<'a> Passes<'a> {
     async fn subscriptions(&mut self) -> Result<(), SyncError> {
         let mut pages = self.stripe.subscriptions(None);
         while let Some(page) = pages.next().await? {
+            let known = known::Subscriptions::of(self.state, &page).await?;
             for read in page {
                 self.list(&read.id);
-                let result = Box::pin(drift::repair(self.state, &read, self.mode)).await;
+                let result = match known.verdict(&read) {
+                    Some(verdict) => Ok(verdict),
+                    None => Box::pin(drift::repair(self.state, &read, self.mode)).await,
+                };
                 note(&mut self.report.subscriptions, result);
             }
         }
@@ -117,39 +118,21 @@ impl<'a> Passes<'a> {
     async fn payments(&mut self) -> Result<(), SyncError> {
         let mut pages = self.stripe.invoices(None);
         while let Some(page) = pages.next().await? {
+            let known = known::Payments::of(self.state, &page).await?;
             for read in page {
                 self.list(&read.id);
-                let result = Box::pin(self.payment(&read)).await;
+                let result = match known.verdict(&read) {
+                    Some(verdict) => Ok(verdict),
+                    None => {
+                        let customer = read.customer.as_ref().map(|it| &it.id);
+                        let reading = invoices::invoice(self.state, &read.id, customer, self.mode);
+                        Box::pin(reading).await
+                    }
+                };
                 note(&mut self.report.payments, result);
             }
         }
         Ok(())
-    }
-
-    async fn payment(&self, read: &Invoice) -> Result<Folded, SyncError> {
-        let (Some(customer), Some(seen)) = (&read.customer, Seen::of(read)) else {
-            return Ok(Folded::Foreign);
-        };
-        let known = {
-            let mut connection = self.state.db().get().await.map_err(ApiError::from)?;
-            let keys = self.state.keys();
-            if customers::find(&mut connection, keys, &customer.id)
-                .await?
-                .is_none()
-            {
-                return Ok(Folded::Foreign);
-            }
-            let hashes = fingerprints(keys, &read.id);
-            invoices::by_invoices(&mut connection, &hashes).await?
-        };
-        let is_same = known.first().is_some_and(|stored| {
-            let belongs = stored.payment.subscription.is_some() == read.subscription().is_some();
-            stored.payment.seen == seen && belongs
-        });
-        if is_same {
-            return Ok(Folded::Same);
-        }
-        invoices::invoice(self.state, &read.id, Some(&customer.id), self.mode).await
     }
 
     /// What is to be paid here and Stripe did not list.
@@ -179,28 +162,19 @@ impl<'a> Passes<'a> {
     async fn refunds(&mut self) -> Result<(), SyncError> {
         let mut pages = self.stripe.refunds(None);
         while let Some(page) = pages.next().await? {
+            let known = known::Refunds::of(self.state, &page).await?;
             for read in page {
-                let result = Box::pin(self.refund(&read)).await;
+                let result = match (known.verdict(&read), &read.payment_intent) {
+                    (Some(verdict), _) => Ok(verdict),
+                    (None, Some(intent)) => {
+                        Box::pin(invoices::intent(self.state, &intent.id, self.mode)).await
+                    }
+                    (None, None) => Ok(Folded::Foreign),
+                };
                 note(&mut self.report.refunds, result);
             }
         }
         Ok(())
-    }
-
-    async fn refund(&self, read: &Refund) -> Result<Folded, SyncError> {
-        let Some(intent) = &read.payment_intent else {
-            return Ok(Folded::Foreign);
-        };
-        let known = {
-            let mut connection = self.state.db().get().await.map_err(ApiError::from)?;
-            let hashes = fingerprints(self.state.keys(), &read.id);
-            refunds::states(&mut connection, &hashes).await?
-        };
-        let status = RefundStatus::of_stripe(read.status.as_deref()).as_str();
-        if known.iter().any(|it| it == status) {
-            return Ok(Folded::Same);
-        }
-        invoices::intent(self.state, &intent.id, self.mode).await
     }
 
     /// What was promised and is not made.

@@ -1,5 +1,7 @@
 //! The queries about refunds.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, Utc};
 use diesel::dsl::now;
 use diesel::prelude::*;
@@ -141,16 +143,17 @@ pub async fn unfinished(
         .await
 }
 
-/// The statuses of refunds that are found by one of these.
+/// The statuses of refunds that are found by one of these, by what they are found by.
 pub async fn states(
     connection: &mut AsyncPgConnection,
     hashes: &[Vec<u8>],
-) -> QueryResult<Vec<String>> {
-    refunds::table
+) -> QueryResult<HashMap<Vec<u8>, String>> {
+    let rows: Vec<(Vec<u8>, String)> = refunds::table
         .filter(refunds::stripe_hash.eq_any(hashes))
-        .select(refunds::status)
+        .select((refunds::stripe_hash.assume_not_null(), refunds::status))
         .load(connection)
-        .await
+        .await?;
+    Ok(rows.into_iter().collect())
 }
 
 /// Stripe will not. Whether it was still open.

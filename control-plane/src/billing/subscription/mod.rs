@@ -6,6 +6,7 @@
 //! - Rights end by the clock, in whatever state we are; a sweep notices it and tells.
 
 mod change;
+mod known;
 mod lapse;
 pub mod machine;
 mod reference;
@@ -13,6 +14,7 @@ mod routes;
 mod store;
 
 pub use change::{Applied, apply, policy};
+pub use known::Known;
 pub use lapse::run;
 pub use machine::{Policy, Seen, Status, StripeStatus, Subscription, entitles, fold};
 pub use reference::{Billed, Reference, SealedSubscriptionIds, billed, is_new};

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
 use diesel::result::Error;
-use diesel::sql_types::{Array, Bytea, Uuid as SqlUuid};
+use diesel::sql_types::{Array, Bool, Bytea, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use shared::ids::UserId;
 use uuid::Uuid;
@@ -90,6 +90,31 @@ pub(super) async fn related(
         .load(connection)
         .await?;
     rows.into_iter().map(TryInto::try_into).collect()
+}
+
+/// Those with one of these hashes, and whether their people have one that runs.
+pub(super) async fn all_of(
+    connection: &mut AsyncPgConnection,
+    hashes: &[Vec<u8>],
+) -> QueryResult<Vec<(Stored, bool)>> {
+    #[derive(QueryableByName)]
+    struct Found {
+        #[diesel(embed)]
+        found: Row,
+        #[diesel(sql_type = Bool)]
+        has_running: bool,
+    }
+    const SQL: &str = "
+        SELECT s.*, EXISTS (
+                   SELECT FROM subscriptions r WHERE r.user_id = s.user_id AND r.status <> 'canceled'
+               ) AS has_running
+          FROM subscriptions s WHERE s.stripe_hash = ANY ($1)";
+    let found: Vec<Found> = statement(SQL)
+        .bind::<Array<Bytea>, _>(hashes)
+        .load(connection)
+        .await?;
+    let read = |it: Found| Ok((it.found.try_into()?, it.has_running));
+    found.into_iter().map(read).collect()
 }
 
 /// The row with one of these hashes.
