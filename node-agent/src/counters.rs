@@ -8,9 +8,8 @@
 
 mod ended;
 
-use std::collections::HashMap;
-
 use foldhash::fast::RandomState;
+use indexmap::IndexMap;
 use shared::ids::{Generation, PeerId};
 use shared::protocol::counters::{CountersFrame, MAX_ENTRIES};
 use shared::protocol::{Addresses, PeerCounters};
@@ -96,7 +95,9 @@ impl Entry {
 /// the client sent.
 #[derive(Debug, Default)]
 pub struct Book {
-    entries: HashMap<PublicKey, Entry, RandomState>,
+    /// In the order in which the interface has them and frames name them, as long as peers come by their
+    /// numbers: then a dump finds each behind the one before, and a frame has nothing to sort.
+    entries: IndexMap<PublicKey, Entry, RandomState>,
     ended: Ended,
     /// When the newest dump that was booked began.
     newest: Sequence,
@@ -178,7 +179,7 @@ impl Book {
 
     /// The peer left the interface for good: its last counters, if they were ever read.
     pub fn forget(&mut self, key: &PublicKey) -> Option<PeerCounters> {
-        self.entries.remove(key)?.counters()
+        self.entries.swap_remove(key)?.counters()
     }
 
     /// Makes room for so many more.
@@ -199,10 +200,17 @@ impl Book {
             return restarted;
         }
         self.newest = began;
+        let mut next = 0;
         for row in dump {
-            let Some(entry) = self.entries.get_mut(&row.public_key) else {
+            let place = match self.entries.get_index(next) {
+                Some((key, _)) if *key == row.public_key => Some(next),
+                _ => self.entries.get_index_of(&row.public_key),
+            };
+            let found = place.and_then(|place| self.entries.get_index_mut(place));
+            let Some((_, entry)) = found else {
                 continue;
             };
+            next = place.map_or(next, |place| place + 1);
             if entry.since > began {
                 continue;
             }
@@ -224,16 +232,15 @@ impl Book {
     /// never made.
     pub fn frames(&mut self, taken_at: u64) -> Vec<CountersFrame> {
         let ended = self.ended.tell(taken_at);
-        let mut moved: Vec<_> = self
-            .entries
-            .values_mut()
-            .filter_map(|entry| {
-                let seen = entry.seen.filter(|seen| *seen != entry.reported)?;
-                entry.reported = seen;
-                Some((entry.holder.peer, seen.counters(entry.holder.generation)))
-            })
-            .collect();
-        moved.sort_unstable_by_key(|(peer, _)| *peer);
+        let peer = |entry: &Entry| entry.holder.peer;
+        if !self.entries.values().is_sorted_by_key(peer) {
+            self.entries.sort_by_key(|_, entry| peer(entry));
+        }
+        let moved = self.entries.values_mut().filter_map(|entry| {
+            let seen = entry.seen.filter(|seen| *seen != entry.reported)?;
+            entry.reported = seen;
+            Some((peer(entry), seen.counters(entry.holder.generation)))
+        });
         split(taken_at, ended.into_iter().chain(moved))
     }
 
@@ -335,6 +342,26 @@ mod tests {
         assert!(book.frames(61).is_empty());
         book.report_all_again();
         assert_eq!(book.frames(62)[0].entries, frames[0].entries);
+    }
+
+    #[test]
+    fn peers_are_booked_and_named_whatever_came_and_went() {
+        let mut book = book(6);
+        book.forget(&key(1));
+        book.track(key(9), holder(9, 9, 1), Sequence(0));
+        book.track(key(7), holder(7, 7, 1), Sequence(0));
+        // As the interface has them, with somebody that nobody follows.
+        let dump = [0, 2, 1, 3, 5, 4, 9, 7].map(|n| status(n, n.into(), 1));
+        book.observe(dump, Sequence(0));
+        let sums = |frames: Vec<CountersFrame>| -> Vec<_> {
+            let entries = frames.into_iter().flat_map(|frame| frame.entries);
+            entries.map(|(peer, it)| (peer.0, it.sent)).collect()
+        };
+        let all = [(0, 0), (2, 2), (3, 3), (4, 4), (5, 5), (7, 7), (9, 9)];
+        assert_eq!(sums(book.frames(60)), all);
+        book.forget(&key(0));
+        book.observe([status(9, 10, 1), status(2, 3, 1)], Sequence(0));
+        assert_eq!(sums(book.frames(61)), [(2, 3), (9, 10)]);
     }
 
     #[test]

@@ -31,6 +31,8 @@ type OnDisk = JoinHandle<Result<(), LedgerError>>;
 pub(super) struct Carried {
     /// To write it down, and what the disk took longer than the interface.
     pub(super) ledger: Duration,
+    /// Of that, what the disk took longer.
+    pub(super) disk: Duration,
     pub(super) interface: Duration,
     /// Peers that the interface did not take.
     failed: HashSet<PeerId>,
@@ -70,8 +72,10 @@ impl Node {
         let interface = begin.elapsed();
         let begin = Instant::now();
         on_disk.await??;
+        let disk = begin.elapsed();
         Ok(Carried {
-            ledger: written + begin.elapsed(),
+            ledger: written + disk,
+            disk,
             interface,
             failed,
         })

@@ -353,6 +353,7 @@ impl Node {
         let timings = Timings {
             total_us: micros(received.elapsed()),
             ledger_us: micros(carried.ledger),
+            disk_us: micros(carried.disk),
             interface_us: micros(carried.interface),
         };
         self.acknowledge(to, results, timings);

@@ -158,7 +158,7 @@ impl Peers {
 fn put(frame: &mut Vec<u8>, value: u64) {
     let mut buffer = [0; 10];
     let length = value.encode_var(&mut buffer);
-    frame.extend(buffer.iter().take(length));
+    frame.extend_from_slice(buffer.get(..length).unwrap_or_default());
 }
 
 fn take(rest: &mut &[u8]) -> Result<u64, DecodeError> {

@@ -335,6 +335,9 @@ pub struct Timings {
     pub total_us: u64,
     /// Of that, writing the ledger.
     pub ledger_us: u64,
+    /// Of the ledger's, what its disk took when the interface was programmed already.
+    #[serde(default)]
+    pub disk_us: u64,
     /// Of that, programming the interface.
     pub interface_us: u64,
 }
