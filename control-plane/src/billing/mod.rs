@@ -31,9 +31,9 @@ pub mod webhook;
 use utoipa_actix_web::service_config::ServiceConfig;
 
 pub use payments::Payments;
-pub use plans::SealedPrices;
-pub use purchases::SealedOrders;
-pub use subscription::SealedSubscriptionIds;
+pub use plans::SEALED_PRICES;
+pub use purchases::SEALED_ORDERS;
+pub use subscription::SEALED_SUBSCRIPTION_IDS;
 
 pub fn routes(config: &mut ServiceConfig<'_>) {
     plans::routes(config);

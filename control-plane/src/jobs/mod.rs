@@ -18,4 +18,4 @@ pub mod periodic;
 
 pub use handler::{Failure, Handler, Handlers};
 pub use runner::{Bell, run};
-pub use store::{JobError, SealedPayloads, enqueue, forget_ended, pretend};
+pub use store::{JobError, SEALED_PAYLOADS, enqueue, forget_ended, pretend};

@@ -192,29 +192,7 @@ fn interval(duration: Duration) -> TimeDelta {
 }
 
 /// The payloads of jobs that wait, for whoever changes the key. Those of ended jobs are empty.
-#[derive(Debug)]
-pub struct SealedPayloads;
-
-impl SealedColumn for SealedPayloads {
-    fn name(&self) -> &'static str {
-        COLUMN
-    }
-
-    fn stale_sql(&self) -> &'static str {
-        "
-            SELECT id, sealed FROM jobs
-            WHERE status = 'waiting' AND id > $2
-                AND substring(sealed FOR octet_length($1)) <> $1
-            ORDER BY id LIMIT $3"
-    }
-
-    fn replace_sql(&self) -> &'static str {
-        "
-            UPDATE jobs SET sealed = changed.new
-            FROM unnest($1, $2, $3, $4) AS changed (id, old, new, hash)
-            WHERE jobs.id = changed.id AND jobs.sealed = changed.old"
-    }
-}
+pub const SEALED_PAYLOADS: SealedColumn = SealedColumn::new(COLUMN).only("status = 'waiting'");
 
 /// Whether this transaction, and no other, now does the upkeep.
 pub(super) async fn lock_upkeep(connection: &mut AsyncPgConnection) -> QueryResult<bool> {

@@ -9,5 +9,5 @@ mod keyring;
 mod token;
 
 pub use keyring::{KeyRing, Place, SealError};
-pub use rotation::{Resealed, SealedColumn, SealedRow};
+pub use rotation::SealedColumn;
 pub use token::{SecretToken, TokenHash};

@@ -3,78 +3,104 @@
 //! Replicas go on meanwhile. A row that somebody changes at the same moment keeps the change; whatever
 //! a replica with the former configuration still writes is found by the next run.
 
-use std::fmt;
-
-use async_trait::async_trait;
-use diesel::QueryResult;
 use diesel::prelude::QueryableByName;
 use diesel::sql_types::{Array, BigInt, Bytea, Uuid as SqlUuid};
+use diesel::{QueryResult, sql_query};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use uuid::Uuid;
 
 use super::{KeyRing, Place, SealError};
-use crate::accounts::mfa::SealedSecrets;
-use crate::billing::customers::SealedCustomers;
-use crate::billing::invoices::{SealedIntentIds, SealedInvoiceIds};
-use crate::billing::refunds::SealedRefundIds;
-use crate::billing::webhook::SealedEvents;
-use crate::billing::{SealedOrders, SealedPrices, SealedSubscriptionIds};
-use crate::db::statement;
-use crate::jobs::SealedPayloads;
-use crate::tunnels::SealedPresharedKeys;
+use crate::accounts::mfa::SEALED_SECRETS;
+use crate::billing::customers::SEALED_CUSTOMERS;
+use crate::billing::invoices::{SEALED_INTENT_IDS, SEALED_INVOICE_IDS};
+use crate::billing::refunds::SEALED_REFUND_IDS;
+use crate::billing::webhook::SEALED_EVENTS;
+use crate::billing::{SEALED_ORDERS, SEALED_PRICES, SEALED_SUBSCRIPTION_IDS};
+use crate::jobs::SEALED_PAYLOADS;
+use crate::tunnels::SEALED_PRESHARED_KEYS;
 
 /// Every column that is sealed.
-pub const COLUMNS: &[&dyn SealedColumn] = &[
-    &SealedSecrets,
-    &SealedPayloads,
-    &SealedPresharedKeys,
-    &SealedSubscriptionIds,
-    &SealedPrices,
-    &SealedCustomers,
-    &SealedInvoiceIds,
-    &SealedIntentIds,
-    &SealedRefundIds,
-    &SealedEvents,
-    &SealedOrders,
+pub const COLUMNS: &[SealedColumn] = &[
+    SEALED_SECRETS,
+    SEALED_PAYLOADS,
+    SEALED_PRESHARED_KEYS,
+    SEALED_SUBSCRIPTION_IDS,
+    SEALED_PRICES,
+    SEALED_CUSTOMERS,
+    SEALED_INVOICE_IDS,
+    SEALED_INTENT_IDS,
+    SEALED_REFUND_IDS,
+    SEALED_EVENTS,
+    SEALED_ORDERS,
 ];
 
 /// Rows read and written at once.
 const BATCH: i64 = 500;
 
 /// A sealed value and its row.
-#[derive(Debug, Clone, QueryableByName)]
-#[diesel(check_for_backend(diesel::pg::Pg))]
-pub struct SealedRow {
+#[derive(QueryableByName)]
+struct SealedRow {
     #[diesel(sql_type = SqlUuid)]
-    pub id: Uuid,
+    id: Uuid,
     #[diesel(sql_type = Bytea)]
-    pub sealed: Vec<u8>,
+    sealed: Vec<u8>,
 }
 
 /// Values sealed anew, with those that they replace: four lists of one length.
-#[derive(Debug, Default)]
-pub struct Resealed {
-    pub ids: Vec<Uuid>,
-    pub old: Vec<Vec<u8>>,
-    pub new: Vec<Vec<u8>>,
+#[derive(Default)]
+struct Resealed {
+    ids: Vec<Uuid>,
+    old: Vec<Vec<u8>>,
+    new: Vec<Vec<u8>>,
     /// Under the key in force, for a table that finds its rows by them.
-    pub fingerprints: Vec<Vec<u8>>,
+    fingerprints: Vec<Vec<u8>>,
 }
 
-/// A column whose values are sealed; each room has its own two statements.
-#[async_trait]
-pub trait SealedColumn: fmt::Debug + Sync {
+/// A column whose values are sealed.
+#[derive(Debug, Clone, Copy)]
+pub struct SealedColumn {
     /// `table.column`, as in [`Place`].
-    fn name(&self) -> &'static str;
+    name: &'static str,
+    /// The column of the ids that values are bound to.
+    row: &'static str,
+    /// The column of what rows are found by, where that is the value's fingerprint.
+    hash: Option<&'static str>,
+    /// Which rows have a value.
+    only: &'static str,
+}
 
-    /// At most `$3` rows of `id` and `sealed` whose value does not begin with `$1`, past the id `$2` and in
-    /// the order of ids.
-    fn stale_sql(&self) -> &'static str;
+impl SealedColumn {
+    /// Bound to `id`; the column is called `table.column`, as in [`Place`].
+    pub const fn new(name: &'static str) -> Self {
+        Self {
+            name,
+            row: "id",
+            hash: None,
+            only: "true",
+        }
+    }
 
-    /// Writes each value whose old one still stands, of `unnest($1, $2, $3, $4)`: ids, old values, new
-    /// ones, and their fingerprints.
-    fn replace_sql(&self) -> &'static str;
+    pub const fn bound_to(self, row: &'static str) -> Self {
+        Self { row, ..self }
+    }
 
+    /// Rows are found by the value's fingerprint in this column, which follows the key.
+    pub const fn found_by(self, hash: &'static str) -> Self {
+        Self {
+            hash: Some(hash),
+            ..self
+        }
+    }
+
+    pub const fn only(self, only: &'static str) -> Self {
+        Self { only, ..self }
+    }
+
+    fn parts(&self) -> (&'static str, &'static str) {
+        self.name.split_once('.').unwrap_or((self.name, ""))
+    }
+
+    /// Values that do not begin with the prefix, past the id `after` and in the order of ids.
     async fn stale(
         &self,
         connection: &mut AsyncPgConnection,
@@ -82,7 +108,14 @@ pub trait SealedColumn: fmt::Debug + Sync {
         after: Uuid,
         limit: i64,
     ) -> QueryResult<Vec<SealedRow>> {
-        statement(self.stale_sql())
+        let (table, column) = self.parts();
+        let Self { row, only, .. } = self;
+        let sql = format!(
+            "SELECT t.{row} AS id, t.{column} AS sealed FROM {table} t
+              WHERE {only} AND t.{row} > $2 AND substring(t.{column} FOR octet_length($1)) <> $1
+              ORDER BY t.{row} LIMIT $3"
+        );
+        sql_query(sql)
             .bind::<Bytea, _>(prefix)
             .bind::<SqlUuid, _>(after)
             .bind::<BigInt, _>(limit)
@@ -90,13 +123,21 @@ pub trait SealedColumn: fmt::Debug + Sync {
             .await
     }
 
-    /// How many were written.
+    /// Writes each value whose old one still stands; how many those were.
     async fn replace(
         &self,
         connection: &mut AsyncPgConnection,
         rows: &Resealed,
     ) -> QueryResult<usize> {
-        statement(self.replace_sql())
+        let (table, column) = self.parts();
+        let Self { row, hash, .. } = self;
+        let hash = hash.map_or_else(String::new, |hash| format!(", {hash} = changed.hash"));
+        let sql = format!(
+            "UPDATE {table} t SET {column} = changed.new{hash}
+               FROM unnest($1, $2, $3, $4) AS changed (id, old, new, hash)
+              WHERE t.{row} = changed.id AND t.{column} = changed.old"
+        );
+        sql_query(sql)
             .bind::<Array<SqlUuid>, _>(&rows.ids)
             .bind::<Array<Bytea>, _>(&rows.old)
             .bind::<Array<Bytea>, _>(&rows.new)
@@ -121,10 +162,10 @@ pub struct Rotated {
 pub async fn rotate(
     connection: &mut AsyncPgConnection,
     keys: &KeyRing,
-    column: &dyn SealedColumn,
+    column: SealedColumn,
 ) -> QueryResult<Rotated> {
     let mut rotated = Rotated {
-        column: column.name(),
+        column: column.name,
         resealed: 0,
         overtaken: 0,
         unreadable: Vec::new(),
@@ -137,7 +178,7 @@ pub async fn rotate(
             return Ok(rotated);
         };
         after = last.id;
-        let (resealed, unreadable) = reseal(keys, column.name(), rows);
+        let (resealed, unreadable) = reseal(keys, column.name, rows);
         let written = column.replace(connection, &resealed).await?;
         rotated.resealed += written;
         rotated.overtaken += resealed.ids.len().saturating_sub(written);

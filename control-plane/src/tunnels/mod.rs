@@ -42,4 +42,4 @@ pub use quota::{
     signal as signal_limits,
 };
 pub use routes::{ConnectView, aliases, configuration, routes};
-pub use store::SealedPresharedKeys;
+pub use store::SEALED_PRESHARED_KEYS;

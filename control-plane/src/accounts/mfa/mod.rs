@@ -13,7 +13,7 @@ mod store;
 
 pub use factor::verify;
 pub use routes::routes;
-pub use store::SealedSecrets;
+pub use store::SEALED_SECRETS;
 
 /// The sealed column of this room.
 const SECRET_COLUMN: &str = "totp_factors.sealed_secret";

@@ -205,25 +205,4 @@ async fn remove_recovery_codes(
 }
 
 /// The secrets, for whoever changes the key.
-#[derive(Debug)]
-pub struct SealedSecrets;
-
-impl SealedColumn for SealedSecrets {
-    fn name(&self) -> &'static str {
-        SECRET_COLUMN
-    }
-
-    fn stale_sql(&self) -> &'static str {
-        "
-            SELECT user_id AS id, sealed_secret AS sealed FROM totp_factors
-            WHERE user_id > $2 AND substring(sealed_secret FOR octet_length($1)) <> $1
-            ORDER BY user_id LIMIT $3"
-    }
-
-    fn replace_sql(&self) -> &'static str {
-        "
-            UPDATE totp_factors SET sealed_secret = changed.new
-            FROM unnest($1, $2, $3, $4) AS changed (id, old, new, hash)
-            WHERE user_id = changed.id AND sealed_secret = changed.old"
-    }
-}
+pub const SEALED_SECRETS: SealedColumn = SealedColumn::new(SECRET_COLUMN).bound_to("user_id");

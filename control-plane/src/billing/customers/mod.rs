@@ -13,7 +13,7 @@ use crate::error::ApiError;
 
 pub use closing::{ClosingJobs, close};
 pub use store::{
-    Owner, SealedCustomers, count_payment_reading, count_reading, count_whole_reading, find,
+    Owner, SEALED_CUSTOMERS, count_payment_reading, count_reading, count_whole_reading, find,
     find_payer, owners, payer,
 };
 

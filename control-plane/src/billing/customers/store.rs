@@ -219,26 +219,4 @@ async fn count(
 }
 
 /// The ids, for whoever changes the key: what they are found by follows.
-#[derive(Debug)]
-pub struct SealedCustomers;
-
-impl SealedColumn for SealedCustomers {
-    fn name(&self) -> &'static str {
-        COLUMN
-    }
-
-    fn stale_sql(&self) -> &'static str {
-        "
-            SELECT id, sealed_stripe_id AS sealed FROM billing_customers
-             WHERE id > $2 AND substring(sealed_stripe_id FOR octet_length($1)) <> $1
-             ORDER BY id LIMIT $3"
-    }
-
-    fn replace_sql(&self) -> &'static str {
-        "
-            UPDATE billing_customers c
-               SET sealed_stripe_id = changed.new, stripe_hash = changed.hash
-              FROM unnest($1, $2, $3, $4) AS changed (id, old, new, hash)
-             WHERE c.id = changed.id AND c.sealed_stripe_id = changed.old"
-    }
-}
+pub const SEALED_CUSTOMERS: SealedColumn = SealedColumn::new(COLUMN).found_by("stripe_hash");

@@ -20,5 +20,5 @@ pub use end::end_given_back;
 pub use fold::{Folded, gone, intent, invoice};
 pub use payment::{Payment, PaymentStatus, Seen};
 pub use routes::routes;
-pub use sealed::{SealedIntentIds, SealedInvoiceIds};
+pub use sealed::{SEALED_INTENT_IDS, SEALED_INVOICE_IDS};
 pub use store::{Stored, by_invoices, find, given_back, lock, unpaid};

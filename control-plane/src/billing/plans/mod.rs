@@ -16,7 +16,7 @@ mod wire;
 use utoipa_actix_web::service_config::ServiceConfig;
 
 pub use plan::{Period, Plan, Terms};
-pub use prices::{Price, SealedPrices, prices};
+pub use prices::{Price, SEALED_PRICES, prices};
 pub use store::{by_id, offered};
 
 pub fn routes(config: &mut ServiceConfig<'_>) {

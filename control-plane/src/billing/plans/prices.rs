@@ -64,25 +64,4 @@ const fn place(row: Uuid) -> Place {
 }
 
 /// The prices, for whoever changes the key.
-#[derive(Debug)]
-pub struct SealedPrices;
-
-impl SealedColumn for SealedPrices {
-    fn name(&self) -> &'static str {
-        COLUMN
-    }
-
-    fn stale_sql(&self) -> &'static str {
-        "
-            SELECT seal_row AS id, sealed_price AS sealed FROM plans
-             WHERE seal_row > $2 AND substring(sealed_price FOR octet_length($1)) <> $1
-             ORDER BY seal_row LIMIT $3"
-    }
-
-    fn replace_sql(&self) -> &'static str {
-        "
-            UPDATE plans p SET sealed_price = changed.new
-              FROM unnest($1, $2, $3, $4) AS changed (row, old, new, hash)
-             WHERE p.seal_row = changed.row AND p.sealed_price = changed.old"
-    }
-}
+pub const SEALED_PRICES: SealedColumn = SealedColumn::new(COLUMN).bound_to("seal_row");

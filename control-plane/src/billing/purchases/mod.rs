@@ -24,5 +24,5 @@ pub(super) use give_up::is_refused;
 pub(super) use offer::customer;
 pub use routes::{aliases, routes};
 pub use settle::{settle, settle_old};
-pub use store::SealedOrders;
+pub use store::SEALED_ORDERS;
 pub use unpaid::{Unpaid, unpaid};

@@ -162,25 +162,4 @@ pub(super) async fn conclude(
 }
 
 /// The orders, for whoever changes the key.
-#[derive(Debug)]
-pub struct SealedOrders;
-
-impl SealedColumn for SealedOrders {
-    fn name(&self) -> &'static str {
-        COLUMN
-    }
-
-    fn stale_sql(&self) -> &'static str {
-        "
-            SELECT id, sealed_order AS sealed FROM purchases
-             WHERE id > $2 AND substring(sealed_order FOR octet_length($1)) <> $1
-             ORDER BY id LIMIT $3"
-    }
-
-    fn replace_sql(&self) -> &'static str {
-        "
-            UPDATE purchases p SET sealed_order = changed.new
-              FROM unnest($1, $2, $3, $4) AS changed (id, old, new, hash)
-             WHERE p.id = changed.id AND p.sealed_order = changed.old"
-    }
-}
+pub const SEALED_ORDERS: SealedColumn = SealedColumn::new(COLUMN);

@@ -21,5 +21,5 @@ pub use carry::carry_out;
 pub use job::RefundJobs;
 pub use refund::{Refund, RefundStatus};
 pub use routes::{aliases, routes};
-pub use store::{SealedRefundIds, fold, of_payments, states, unfinished};
+pub use store::{SEALED_REFUND_IDS, fold, of_payments, states, unfinished};
 pub use wire::RefundView;

@@ -271,26 +271,4 @@ fn kept(keys: &KeyRing, row: Uuid, id: &RefundId) -> Result<Kept, ApiError> {
 }
 
 /// The ids, for whoever changes the key: what they are found by follows.
-#[derive(Debug)]
-pub struct SealedRefundIds;
-
-impl SealedColumn for SealedRefundIds {
-    fn name(&self) -> &'static str {
-        COLUMN
-    }
-
-    fn stale_sql(&self) -> &'static str {
-        "
-            SELECT id, sealed_stripe_id AS sealed FROM refunds
-             WHERE id > $2 AND substring(sealed_stripe_id FOR octet_length($1)) <> $1
-             ORDER BY id LIMIT $3"
-    }
-
-    fn replace_sql(&self) -> &'static str {
-        "
-            UPDATE refunds r
-               SET sealed_stripe_id = changed.new, stripe_hash = changed.hash
-              FROM unnest($1, $2, $3, $4) AS changed (id, old, new, hash)
-             WHERE r.id = changed.id AND r.sealed_stripe_id = changed.old"
-    }
-}
+pub const SEALED_REFUND_IDS: SealedColumn = SealedColumn::new(COLUMN).found_by("stripe_hash");

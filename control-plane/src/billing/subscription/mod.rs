@@ -17,6 +17,6 @@ pub use change::{Applied, apply, policy};
 pub use known::Known;
 pub use lapse::run;
 pub use machine::{Policy, Seen, Status, StripeStatus, Subscription, entitles, fold};
-pub use reference::{Billed, Reference, SealedSubscriptionIds, billed, is_new};
+pub use reference::{Billed, Reference, SEALED_SUBSCRIPTION_IDS, billed, is_new};
 pub use routes::{StatusView, aliases, current, routes};
 pub use store::{AtStripe, all_at_stripe, at_stripe, row_of};

@@ -95,26 +95,4 @@ pub(super) fn open_id(
 }
 
 /// The ids, for whoever changes the key: what they are found by follows.
-#[derive(Debug)]
-pub struct SealedSubscriptionIds;
-
-impl SealedColumn for SealedSubscriptionIds {
-    fn name(&self) -> &'static str {
-        COLUMN
-    }
-
-    fn stale_sql(&self) -> &'static str {
-        "
-            SELECT id, sealed_stripe_id AS sealed FROM subscriptions
-             WHERE id > $2 AND substring(sealed_stripe_id FOR octet_length($1)) <> $1
-             ORDER BY id LIMIT $3"
-    }
-
-    fn replace_sql(&self) -> &'static str {
-        "
-            UPDATE subscriptions s
-               SET sealed_stripe_id = changed.new, stripe_hash = changed.hash
-              FROM unnest($1, $2, $3, $4) AS changed (id, old, new, hash)
-             WHERE s.id = changed.id AND s.sealed_stripe_id = changed.old"
-    }
-}
+pub const SEALED_SUBSCRIPTION_IDS: SealedColumn = SealedColumn::new(COLUMN).found_by("stripe_hash");

@@ -21,4 +21,4 @@ pub use event::{EventStatus, StoredEvent};
 pub use job::EventJobs;
 pub use routes::{aliases, routes};
 pub use signature::{SignatureError, Verifier};
-pub use store::{SealedEvents, forget};
+pub use store::{SEALED_EVENTS, forget};

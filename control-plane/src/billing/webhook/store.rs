@@ -208,25 +208,4 @@ pub async fn forget(
 
 /// What events say, for a change of the key that seals it. The hashes stay: one that comes again after the old
 /// key is forgotten is acted on again, which changes nothing.
-#[derive(Debug)]
-pub struct SealedEvents;
-
-impl SealedColumn for SealedEvents {
-    fn name(&self) -> &'static str {
-        COLUMN
-    }
-
-    fn stale_sql(&self) -> &'static str {
-        "
-            SELECT id, sealed_payload AS sealed FROM stripe_events
-             WHERE id > $2 AND substring(sealed_payload FOR octet_length($1)) <> $1
-             ORDER BY id LIMIT $3"
-    }
-
-    fn replace_sql(&self) -> &'static str {
-        "
-            UPDATE stripe_events e SET sealed_payload = changed.new
-              FROM unnest($1, $2, $3, $4) AS changed (id, old, new, hash)
-             WHERE e.id = changed.id AND e.sealed_payload = changed.old"
-    }
-}
+pub const SEALED_EVENTS: SealedColumn = SealedColumn::new(COLUMN);

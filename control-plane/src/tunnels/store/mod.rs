@@ -40,7 +40,7 @@ pub(super) use quota::{
     Account, Desired, Limited, Stamp, accounts, live_under, out_of_step, write_limits,
 };
 pub(super) use read::{by_id, history, live_of};
-pub use sealed::SealedPresharedKeys;
+pub use sealed::SEALED_PRESHARED_KEYS;
 
 /// A key that was checked when it was stored, taken without checking it again.
 fn key_from_row(text: &str) -> diesel::QueryResult<PublicKey> {
