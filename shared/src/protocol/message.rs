@@ -1,10 +1,10 @@
 //! The JSON messages of a session.
 
+use std::borrow::Cow;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use chrono::{DateTime, Utc};
 use ipnet::{Ipv4Net, Ipv6Net};
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -13,7 +13,7 @@ use crate::ids::{ConnectionId, Generation, PeerId, Revision, SessionId};
 use crate::wireguard::{PresharedKey, PublicKey};
 
 /// From the agent to the plane.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum AgentMessage {
     Hello(Hello),
@@ -28,12 +28,11 @@ pub enum AgentMessage {
     /// The interface's next key is made; it takes over at the time (since version 2).
     NextKey(NextKey),
     /// A message of a later version; ignored.
-    #[serde(other)]
     Unknown,
 }
 
 /// From the plane to the agent.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum PlaneMessage {
     Welcome(Welcome),
@@ -47,16 +46,21 @@ pub enum PlaneMessage {
     /// Whose round trip to measure from now on: these and no others (since version 2).
     Watch(Watch),
     /// A message of a later version; ignored.
-    #[serde(other)]
     Unknown,
 }
 
+/// Reads a frame's type first and then the message of that type in place: a derived reader would hold the
+/// whole frame in between.
 macro_rules! frame {
-    ($($name:ident)*) => {$(
+    ($name:ident { $($kind:literal => $variant:ident $(($content:ty))?,)* }) => {
         impl $name {
             /// Reads one text frame. Refuses oversized ones before parsing.
             pub fn decode(text: &str) -> Result<Self, DecodeError> {
-                decode(text)
+                let kind = kind(text)?;
+                Ok(match kind.as_ref() {
+                    $($kind => Self::$variant $((serde_json::from_str::<$content>(text)?))?,)*
+                    _ => Self::Unknown,
+                })
             }
 
             /// The message as one text frame.
@@ -65,16 +69,43 @@ macro_rules! frame {
                 serde_json::to_string(self).unwrap_or_default()
             }
         }
-    )*};
+    };
 }
 
-frame! { AgentMessage PlaneMessage }
+frame! {
+    AgentMessage {
+        "hello" => Hello(Hello),
+        "applied" => Applied(Applied),
+        "load" => Load(Load),
+        "resync" => Resync,
+        "renew_token" => RenewToken,
+        "round_trips" => RoundTrips(RoundTrips),
+        "next_key" => NextKey(NextKey),
+    }
+}
 
-fn decode<T: DeserializeOwned>(text: &str) -> Result<T, DecodeError> {
+frame! {
+    PlaneMessage {
+        "welcome" => Welcome(Welcome),
+        "refused" => Refused(Refused),
+        "snapshot" => Snapshot(SnapshotPart),
+        "apply" => Apply(Apply),
+        "token" => Token(NodeToken),
+        "settings" => Settings(Settings),
+        "watch" => Watch(Watch),
+    }
+}
+
+fn kind(text: &str) -> Result<Cow<'_, str>, DecodeError> {
+    #[derive(Deserialize)]
+    struct Kind<'a> {
+        #[serde(borrow, rename = "type")]
+        kind: Cow<'a, str>,
+    }
     if text.len() > MAX_FRAME_BYTES {
         return Err(DecodeError::TooLarge(text.len()));
     }
-    Ok(serde_json::from_str(text)?)
+    Ok(serde_json::from_str::<Kind<'_>>(text)?.kind)
 }
 
 /// The agent's first message: who it is and where it stands.
@@ -279,26 +310,73 @@ pub struct Applied {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "ReadResult")]
 pub struct PeerResult {
     pub peer: PeerId,
     #[serde(flatten)]
     pub outcome: Outcome,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "status", rename_all = "snake_case")]
 pub enum Outcome {
     /// The interface accepts this peer's handshake from now on.
-    Active { addresses: Addresses },
+    Active {
+        addresses: Addresses,
+    },
     /// The interface does not know the peer. `counters` are final; none when it was not there.
     Removed {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         counters: Option<PeerCounters>,
     },
     /// The peer is not in the interface, and will not be.
-    Failed { reason: FailureReason },
+    Failed {
+        reason: FailureReason,
+    },
+    Unknown,
+}
+
+/// A [`PeerResult`] as it is read: its outcome lies flat beside the peer.
+#[derive(Deserialize)]
+struct ReadResult {
+    peer: PeerId,
+    status: Status,
+    addresses: Option<Addresses>,
+    counters: Option<PeerCounters>,
+    reason: Option<FailureReason>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Status {
+    Active,
+    Removed,
+    Failed,
     #[serde(other)]
     Unknown,
+}
+
+impl TryFrom<ReadResult> for PeerResult {
+    type Error = &'static str;
+
+    fn try_from(read: ReadResult) -> Result<Self, Self::Error> {
+        let outcome = match read.status {
+            Status::Active => Outcome::Active {
+                addresses: read.addresses.ok_or("an active peer without addresses")?,
+            },
+            Status::Removed => Outcome::Removed {
+                counters: read.counters,
+            },
+            Status::Failed => Outcome::Failed {
+                reason: read.reason.ok_or("a failure without a reason")?,
+            },
+            Status::Unknown => Outcome::Unknown,
+        };
+        Ok(Self {
+            peer: read.peer,
+            outcome,
+        })
+    }
 }
 
 /// A peer's cumulative counters in one generation, in bytes and seen from the client:
@@ -335,8 +413,8 @@ pub struct Timings {
     pub total_us: u64,
     /// Of that, writing the ledger.
     pub ledger_us: u64,
-    /// Of the ledger's, what its disk took when the interface was programmed already.
-    #[serde(default)]
+    /// Of the ledger's, what its disk took when the interface was programmed already (since version 2).
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub disk_us: u64,
     /// Of that, programming the interface.
     pub interface_us: u64,

@@ -45,14 +45,14 @@ pub(super) async fn own(
     state: &AppState,
     customer: &CustomerId,
     id: &str,
-) -> Result<MethodId, ApiError> {
+) -> Result<Method, ApiError> {
     let method = usable(state, customer, id).await?;
     if method.customer.is_some() {
-        return Ok(method.id);
+        return Ok(method);
     }
     let key = IdempotencyKey::once("attach");
     let stripe = &state.payments()?.stripe;
-    Ok(stripe.attach_method(&method.id, customer, &key).await?.id)
+    Ok(stripe.attach_method(&method.id, customer, &key).await?)
 }
 
 /// What pays where nothing else is said.
@@ -106,24 +106,25 @@ async fn set(
     request: &RequestId,
 ) -> Result<Method, ApiError> {
     let customer = purchases::customer(state, user).await?;
-    let id = own(state, &customer, id).await?;
+    let method = own(state, &customer, id).await?;
+    let id = &method.id;
     let stripe = &state.payments()?.stripe;
     let key = IdempotencyKey::once("default");
-    stripe.set_default_method(&customer, &id, &key).await?;
+    stripe.set_default_method(&customer, id, &key).await?;
     let running = {
         let mut connection = state.db().get().await?;
         subscription::billed(state, &mut connection, user).await?
     };
     if let Some(running) = running {
         let key = IdempotencyKey::once("method");
-        match stripe.set_subscription_method(&running.id, &id, &key).await {
+        match stripe.set_subscription_method(&running.id, id, &key).await {
             // It has ended, and nobody told us yet.
             Err(error) if error.is_refusal() => {}
             set => drop(set?),
         }
     }
     record(state, Action::SetPaymentMethod, user, request).await?;
-    Ok(stripe.method(&id).await?)
+    Ok(method)
 }
 
 /// Stripe forgets it. What the running subscription is paid with stays until another one is named.

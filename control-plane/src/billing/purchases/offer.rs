@@ -15,10 +15,9 @@ use crate::error::{ApiError, Code};
 /// What callers send.
 const FIELD: &str = "plan_type";
 
-/// A plan that is sold, and at which price.
+/// What a plan is sold at.
 #[derive(Debug, Clone)]
 pub(super) struct Offer {
-    pub(super) plan: Plan,
     pub(super) price: PriceId,
     /// Days before the first payment, for whoever never paid for a plan.
     pub(super) trial_days: u32,
@@ -39,10 +38,9 @@ pub(super) async fn plan(state: &AppState, wanted: &str) -> Result<Plan, ApiErro
 pub(super) async fn offer(
     state: &AppState,
     user: UserId,
-    wanted: &str,
+    plan: &Plan,
     currency: Option<Currency>,
 ) -> Result<Offer, ApiError> {
-    let plan = plan(state, wanted).await?;
     if plan.is_free() {
         return Err(ApiError::invalid(FIELD, "This plan costs nothing"));
     }
@@ -58,12 +56,8 @@ pub(super) async fn offer(
     let Some(price) = prices.price_of(&plan.id) else {
         return Err(ApiError::invalid(FIELD, "This plan is not sold here"));
     };
-    let trial_days = trial(&mut connection, user, &plan).await?;
-    Ok(Offer {
-        plan,
-        price,
-        trial_days,
-    })
+    let trial_days = trial(&mut connection, user, plan).await?;
+    Ok(Offer { price, trial_days })
 }
 
 async fn trial(

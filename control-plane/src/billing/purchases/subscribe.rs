@@ -11,6 +11,7 @@ use super::pay::{conclude, pay};
 use super::settle::settle_one;
 use super::wire::PaymentView;
 use crate::app::AppState;
+use crate::billing::plans::Plan;
 use crate::billing::reference::{CustomerId, MethodId, SubscriptionId};
 use crate::billing::stripe::IdempotencyKey;
 use crate::billing::stripe::intents::{Intent, IntentStatus};
@@ -50,8 +51,8 @@ pub(super) async fn subscribe(
             Some(billed) if billed.subscription.plan == plan.id => {
                 keep(state, wanted, &billed).await
             }
-            Some(billed) => Box::pin(change(state, wanted, &billed)).await,
-            None => Box::pin(begin(state, wanted)).await,
+            Some(billed) => Box::pin(change(state, wanted, &plan, &billed)).await,
+            None => Box::pin(begin(state, wanted, &plan)).await,
         };
         match result {
             // It began to run, or ended, while we looked.
@@ -66,12 +67,12 @@ fn is_overtaken(error: &ApiError) -> bool {
     matches!(error.code(), Code::AlreadySubscribed | Code::NotSubscribed)
 }
 
-async fn begin(state: &AppState, wanted: &Wanted<'_>) -> Result<PaymentView, ApiError> {
-    let Offer {
-        plan,
-        price,
-        trial_days,
-    } = offer(state, wanted.user, wanted.plan_type, None).await?;
+async fn begin(
+    state: &AppState,
+    wanted: &Wanted<'_>,
+    plan: &Plan,
+) -> Result<PaymentView, ApiError> {
+    let Offer { price, trial_days } = offer(state, wanted.user, plan, None).await?;
     let customer = customer(state, wanted.user).await?;
     let method = method(state, &customer, wanted.method).await?;
     let wish = Wish {
@@ -127,9 +128,10 @@ async fn collect(
 async fn change(
     state: &AppState,
     wanted: &Wanted<'_>,
+    plan: &Plan,
     billed: &Billed,
 ) -> Result<PaymentView, ApiError> {
-    let Offer { plan, price, .. } = offer(state, wanted.user, wanted.plan_type, None).await?;
+    let Offer { price, .. } = offer(state, wanted.user, plan, None).await?;
     if let Some(missing) = collect(state, wanted, billed).await?
         && missing.status != Some(IntentStatus::Succeeded)
     {
@@ -141,7 +143,7 @@ async fn change(
         let method = methods::own(state, &read.customer.id, method).await?;
         let key = IdempotencyKey::once("method");
         stripe
-            .set_subscription_method(&billed.id, &method, &key)
+            .set_subscription_method(&billed.id, &method.id, &key)
             .await?;
     }
     let item = read.item().ok_or(Code::Internal)?;
@@ -183,7 +185,7 @@ async fn method(
     named: Option<&str>,
 ) -> Result<MethodId, ApiError> {
     let found = match named {
-        Some(named) => Some(methods::own(state, customer, named).await?),
+        Some(named) => Some(methods::own(state, customer, named).await?.id),
         None => methods::default(state, customer).await?,
     };
     let none = || ApiError::invalid(methods::FIELD, "Is needed: none is saved");

@@ -6,7 +6,7 @@ use crate::app::AppState;
 use crate::billing::purchases::checkout;
 use crate::billing::purchases::claim::Wish;
 use crate::billing::purchases::intent::{self, Begun};
-use crate::billing::purchases::offer::{Offer, offer};
+use crate::billing::purchases::offer::{Offer, offer, plan};
 use crate::billing::purchases::order::Order;
 use crate::billing::purchases::pay::{self, Confirmation};
 use crate::billing::purchases::wire::{
@@ -41,11 +41,8 @@ pub(super) async fn create_checkout(
     redirect::check("success_url", &body.success_url, hosts)?;
     redirect::check("cancel_url", &body.cancel_url, hosts)?;
     let currency = currency(body.currency.as_deref())?;
-    let Offer {
-        plan,
-        price,
-        trial_days,
-    } = offer(&state, user.id, &body.plan_type, currency).await?;
+    let plan = plan(&state, &body.plan_type).await?;
+    let Offer { price, trial_days } = offer(&state, user.id, &plan, currency).await?;
     let wish = Wish {
         user: user.id,
         plan: &plan.id,
@@ -86,7 +83,8 @@ pub(super) async fn create_intent(
 ) -> Result<web::Json<IntentView>, ApiError> {
     state.payments()?;
     let currency = currency(body.currency.as_deref())?;
-    let Offer { plan, price, .. } = offer(&state, user.id, &body.plan_type, currency).await?;
+    let plan = plan(&state, &body.plan_type).await?;
+    let Offer { price, .. } = offer(&state, user.id, &plan, currency).await?;
     let wish = Wish {
         user: user.id,
         plan: &plan.id,
