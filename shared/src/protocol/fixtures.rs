@@ -170,6 +170,21 @@ fn fields_of_later_planes_are_ignored(#[case] fixture: &str) {
     );
 }
 
+#[rstest]
+#[case::first(r#"{"type":"resync"}"#, true)]
+#[case::with_more(r#"{"type":"resync","later":{"type":"load"}}"#, true)]
+#[case::elsewhere(r#" { "later": [1], "type": "resync" } "#, true)]
+#[case::escaped(r#"{"type":"re\u0073ync"}"#, true)]
+#[case::cut(r#"{"type":"resync""#, false)]
+#[case::followed(r#"{"type":"resync"} x"#, false)]
+#[case::unknown_and_cut(r#"{"type":"later","#, false)]
+#[case::none(r#"{"later":1}"#, false)]
+#[case::no_object("[]", false)]
+fn the_type_may_stand_anywhere(#[case] text: &str, #[case] is_one: bool) {
+    let read = AgentMessage::decode(text).ok();
+    assert_eq!(read, is_one.then_some(AgentMessage::Resync));
+}
+
 #[test]
 fn variants_of_later_versions_are_unknown_and_spoil_nothing_beside_them() {
     let message = r#"{"type":"of_a_later_version","peers":[1,2]}"#;

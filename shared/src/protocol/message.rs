@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use chrono::{DateTime, Utc};
 use ipnet::{Ipv4Net, Ipv6Net};
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -52,14 +53,21 @@ pub enum PlaneMessage {
 /// Reads a frame's type first and then the message of that type in place: a derived reader would hold the
 /// whole frame in between.
 macro_rules! frame {
+    (@read $text:ident $variant:ident $content:ty) => {
+        Self::$variant(serde_json::from_str::<$content>($text)?)
+    };
+    (@read $text:ident $variant:ident) => {{
+        let IgnoredAny = serde_json::from_str($text)?;
+        Self::$variant
+    }};
     ($name:ident { $($kind:literal => $variant:ident $(($content:ty))?,)* }) => {
         impl $name {
             /// Reads one text frame. Refuses oversized ones before parsing.
             pub fn decode(text: &str) -> Result<Self, DecodeError> {
                 let kind = kind(text)?;
                 Ok(match kind.as_ref() {
-                    $($kind => Self::$variant $((serde_json::from_str::<$content>(text)?))?,)*
-                    _ => Self::Unknown,
+                    $($kind => frame!(@read text $variant $($content)?),)*
+                    _ => frame!(@read text Unknown),
                 })
             }
 
@@ -96,6 +104,7 @@ frame! {
     }
 }
 
+/// The frame's type. It comes first in what we write, and anywhere in what others do.
 fn kind(text: &str) -> Result<Cow<'_, str>, DecodeError> {
     #[derive(Deserialize)]
     struct Kind<'a> {
@@ -105,7 +114,11 @@ fn kind(text: &str) -> Result<Cow<'_, str>, DecodeError> {
     if text.len() > MAX_FRAME_BYTES {
         return Err(DecodeError::TooLarge(text.len()));
     }
-    Ok(serde_json::from_str::<Kind<'_>>(text)?.kind)
+    let first = text.strip_prefix(r#"{"type":""#);
+    match first.and_then(|rest| rest.split_once('"')) {
+        Some((kind, _)) if !kind.contains('\\') => Ok(Cow::Borrowed(kind)),
+        _ => Ok(serde_json::from_str::<Kind<'_>>(text)?.kind),
+    }
 }
 
 /// The agent's first message: who it is and where it stands.
