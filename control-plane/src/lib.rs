@@ -1,6 +1,7 @@
 //! The control plane: users, plans, the fleet, the choice of server and live metrics.
 
 pub mod accounts;
+pub mod analytics;
 pub mod app;
 pub mod audit;
 pub mod billing;

@@ -19,7 +19,7 @@ use crate::guard::{self, Lane};
 use crate::http::Answer;
 use crate::http::observe::{Series, observe};
 use crate::http::{cors, docs, frame, host, https, input};
-use crate::{accounts, audit, billing, fleet, health, oauth, tunnels, usage};
+use crate::{accounts, analytics, audit, billing, fleet, health, oauth, tunnels, usage};
 
 /// What the document names.
 fn documented(config: &mut ServiceConfig<'_>) {
@@ -39,6 +39,7 @@ fn documented(config: &mut ServiceConfig<'_>) {
             .configure(health::routes)
             .configure(tunnels::routes)
             .configure(usage::routes)
+            .configure(analytics::routes)
             .configure(billing::routes),
     );
     fleet::node_routes(config);

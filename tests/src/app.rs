@@ -4,8 +4,9 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use chrono::{TimeDelta, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use control_plane::accounts::{Role, SessionId};
+use control_plane::analytics;
 use control_plane::app::{AppState, Application, RunningApp};
 use control_plane::billing::customers;
 use control_plane::billing::reconcile::{self, Report};
@@ -204,6 +205,12 @@ impl TestApp {
         let mode = if is_dry_run { Mode::Look } else { Mode::Write };
         let report = reconcile::reconcile(self.state(), mode).await;
         report.expect("it is compared")
+    }
+
+    /// Does with the rollups what time makes due, as if it were `now`.
+    pub async fn keep_rollups(&self, now: DateTime<Utc>) {
+        let kept = analytics::keep(self.state(), now).await;
+        kept.expect("the rollups are kept");
     }
 
     /// Waits until a replica relies on what Redis tells of ended sessions, or until it does not.

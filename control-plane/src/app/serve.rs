@@ -23,7 +23,7 @@ use crate::guard::CountryError;
 use crate::jobs::{self, Handlers};
 use crate::mail::{MailError, Postman};
 use crate::router::{self, Documentation};
-use crate::{billing, listener, tunnels, usage};
+use crate::{analytics, billing, listener, tunnels, usage};
 
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -234,6 +234,8 @@ async fn start_tasks(state: &web::Data<AppState>, handlers: Handlers) {
         let stop = counting.shutdown().clone();
         counting.live().run(counting.db(), stop).await;
     });
+    let rolling = state.clone();
+    tasks.spawn(async move { analytics::run(&rolling).await });
     let guarding = state.clone();
     tasks.spawn(async move { guarding.guard().run(guarding.shutdown()).await });
     let cleaning = state.clone();

@@ -314,6 +314,14 @@ pub const VARIABLES: &[(&str, &str)] = &[
         "PAST_DUE_THROTTLE_MBPS",
         "rate in each direction meanwhile [the plan's]",
     ),
+    (
+        "USAGE_HOURS_RETENTION",
+        "how long usage is kept by hours, in whole months [90d]",
+    ),
+    (
+        "USAGE_DAYS_RETENTION",
+        "how long it is kept by days, in whole months [760d]",
+    ),
     ("LOG_FORMAT", "text or json [text]"),
     (
         "RUST_LOG",

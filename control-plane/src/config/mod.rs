@@ -6,6 +6,7 @@
 
 mod accounts;
 mod alerts;
+mod analytics;
 mod app;
 mod billing;
 mod country;
@@ -29,6 +30,7 @@ use std::collections::BTreeMap;
 
 pub use accounts::AccountsConfig;
 pub use alerts::AlertsConfig;
+pub use analytics::AnalyticsConfig;
 pub use app::AppConfig;
 pub use billing::BillingConfig;
 pub use country::{CountryCode, CountryConfig, CountryRule};
@@ -69,6 +71,7 @@ pub struct Config {
     pub vpn: VpnConfig,
     pub billing: BillingConfig,
     pub nodes: NodesConfig,
+    pub analytics: AnalyticsConfig,
     pub logging: LoggingConfig,
     settings: Vec<Setting>,
 }
@@ -92,6 +95,7 @@ impl Config {
             stripe: StripeConfig::read(&mut reader, app.debug, &http),
             vpn: VpnConfig::read(&mut reader),
             billing: BillingConfig::read(&mut reader),
+            analytics: AnalyticsConfig::read(&mut reader),
             logging: LoggingConfig::read(&mut reader),
             app,
             database,

@@ -130,6 +130,8 @@ fn every_given_value_is_used() {
 #[case("SMTP_SECURITY", "ssl3")]
 #[case("SMTP_PORT", "smtp")]
 #[case("AUDIT_RETENTION", "0")]
+#[case("USAGE_HOURS_RETENTION", "0")]
+#[case("USAGE_DAYS_RETENTION", "always")]
 #[case("NODE_ROOT_KEY", "abcd")]
 #[case("NODE_TOKEN_TTL", "1 fortnight")]
 #[case("LOG_FORMAT", "xml")]

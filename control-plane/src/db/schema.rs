@@ -335,6 +335,14 @@ diesel::table! {
 }
 
 diesel::table! {
+    rollup_state (id) {
+        id -> Bool,
+        closed_until -> Date,
+        sampled_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
     security_alerts (id) {
         id -> Uuid,
         kind -> Varchar,
@@ -346,6 +354,42 @@ diesel::table! {
         notified_at -> Nullable<Timestamptz>,
         acknowledged_at -> Nullable<Timestamptz>,
         acknowledged_by -> Nullable<Varchar>,
+    }
+}
+
+diesel::table! {
+    server_days (server_id, day) {
+        server_id -> Uuid,
+        day -> Date,
+        bytes_sent -> Int8,
+        bytes_received -> Int8,
+        peak_bytes_per_second -> Int8,
+        connects -> Int4,
+        ends -> Int4,
+        connected_seconds -> Int8,
+        samples -> Int4,
+        load_sum -> Float8,
+        load_peak -> Float8,
+        peers_sum -> Int8,
+        peers_peak -> Int4,
+    }
+}
+
+diesel::table! {
+    server_hours (server_id, hour) {
+        server_id -> Uuid,
+        hour -> Timestamptz,
+        bytes_sent -> Int8,
+        bytes_received -> Int8,
+        peak_bytes_per_second -> Int8,
+        connects -> Int4,
+        ends -> Int4,
+        connected_seconds -> Int8,
+        samples -> Int4,
+        load_sum -> Float8,
+        load_peak -> Float8,
+        peers_sum -> Int8,
+        peers_peak -> Int4,
     }
 }
 
@@ -408,6 +452,34 @@ diesel::table! {
         failures -> Int4,
         locked_until -> Nullable<Timestamptz>,
         created_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    usage_days (user_id, day, server_id) {
+        user_id -> Uuid,
+        day -> Date,
+        server_id -> Uuid,
+        bytes_sent -> Int8,
+        bytes_received -> Int8,
+        peak_bytes_per_second -> Int8,
+        connects -> Int4,
+        ends -> Int4,
+        connected_seconds -> Int8,
+    }
+}
+
+diesel::table! {
+    usage_hours (user_id, hour, server_id) {
+        user_id -> Uuid,
+        hour -> Timestamptz,
+        server_id -> Uuid,
+        bytes_sent -> Int8,
+        bytes_received -> Int8,
+        peak_bytes_per_second -> Int8,
+        connects -> Int4,
+        ends -> Int4,
+        connected_seconds -> Int8,
     }
 }
 
@@ -507,11 +579,16 @@ diesel::allow_tables_to_appear_in_same_query!(
     recovery_codes,
     refresh_tokens,
     refunds,
+    rollup_state,
     security_alerts,
+    server_days,
+    server_hours,
     sessions,
     stripe_events,
     subscriptions,
     totp_factors,
+    usage_days,
+    usage_hours,
     users,
     vpn_servers,
 );

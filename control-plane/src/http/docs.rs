@@ -19,7 +19,7 @@ use crate::error::ErrorEnvelope;
 pub use pages::{DOCUMENT, document, pages};
 
 /// What operations are grouped by.
-const TAGS: [(&str, &str); 10] = [
+const TAGS: [(&str, &str); 11] = [
     (
         "accounts",
         "Registration, login, the caller's own account and devices",
@@ -35,6 +35,10 @@ const TAGS: [(&str, &str); 10] = [
     (
         "connections",
         "Connecting, disconnecting, configurations and live metrics",
+    ),
+    (
+        "analytics",
+        "What was used, by hours, days and months of UTC: one's own, or the fleet's for support",
     ),
     ("billing", "Plans, subscriptions and payments"),
     ("node", "What the agent of a VPN host calls"),

@@ -53,6 +53,8 @@ permissions! {
     ReadAudit = "audit:read", Admin;
     /// Watches other people's live metrics.
     WatchConnections = "connections:read", Support;
+    /// Sees what the fleet and its people used.
+    ReadAnalytics = "analytics:read", Support;
     ReadServers = "servers:read", Support;
     WriteServers = "servers:write", Admin;
     /// Makes and takes back what hosts enrol with.

@@ -187,7 +187,10 @@ impl NodeLog {
                 self.live.quota_due(row.user());
             }
             let answer = match outcomes.get(&row.peer()) {
-                Some(Outcome::Active { addresses }) => NodeAnswer::Active(*addresses),
+                Some(Outcome::Active { addresses }) => {
+                    self.live.reshared(server, row.peer());
+                    NodeAnswer::Active(*addresses)
+                }
                 Some(Outcome::Removed { .. }) => {
                     self.live.forget(server, row.peer());
                     NodeAnswer::Removed

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, NaiveDate, Utc};
 use diesel::QueryResult;
 use diesel_async::AsyncPgConnection;
 use shared::ids::{ConnectionId, UserId};
@@ -35,4 +35,24 @@ pub async fn history(
     limit: i64,
 ) -> QueryResult<Vec<PastConnection>> {
     store::history(connection, user, limit).await
+}
+
+/// What a person used of a quota in a month of UTC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QuotaMonth {
+    /// Its first day.
+    pub month: NaiveDate,
+    /// What counted, while the plan had a quota.
+    pub used: u64,
+    /// Of the plan, in the month that is now.
+    pub quota: Option<u64>,
+}
+
+/// The months that have one of the days from the first to the last.
+pub async fn quota_months(
+    connection: &mut AsyncPgConnection,
+    user: UserId,
+    days: (NaiveDate, NaiveDate),
+) -> QueryResult<Vec<QuotaMonth>> {
+    store::months(connection, user, days).await
 }

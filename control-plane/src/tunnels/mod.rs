@@ -34,7 +34,7 @@ mod store;
 pub use cleanup::run as clean_up;
 pub use desired::NodeLog;
 pub use end::{end_all_of, end_of_key};
-pub use history::{PastConnection, history};
+pub use history::{PastConnection, QuotaMonth, history, quota_months};
 pub use model::EndReason;
 pub use offers::{offered, run as make_offers};
 pub use quota::{

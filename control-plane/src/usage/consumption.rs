@@ -15,6 +15,8 @@ pub(super) struct Consumptions(HashMap<PeerId, Consumption>);
 struct Consumption {
     latest: u64,
     stored: Option<u64>,
+    /// What it may come to before the person's quota is shared anew, as far as that is known.
+    share_at: Option<u64>,
     misses: u8,
 }
 
@@ -48,10 +50,33 @@ impl Consumptions {
         unstored.map(|(peer, it)| (*peer, it.latest))
     }
 
-    /// The database has this much.
-    pub(super) fn stored(&mut self, peer: PeerId, consumed: u64) {
+    /// The same of one peer.
+    pub(super) fn unstored_of(&self, peer: PeerId) -> Option<u64> {
+        let known = self.0.get(&peer)?;
+        let is_news = known.stored.is_none_or(|stored| stored < known.latest);
+        is_news.then_some(known.latest)
+    }
+
+    /// Whether the database has to know at once: the quota may have to be shared anew.
+    pub(super) fn is_due(&self, peer: PeerId) -> bool {
+        self.0.get(&peer).is_some_and(|it| {
+            it.stored.is_none_or(|stored| stored < it.latest)
+                && it.share_at.is_none_or(|at| it.latest >= at)
+        })
+    }
+
+    /// The quota was shared anew: until the database says it, nobody knows how far the peer's part goes.
+    pub(super) fn reshared(&mut self, peer: PeerId) {
+        if let Some(known) = self.0.get_mut(&peer) {
+            known.share_at = None;
+        }
+    }
+
+    /// The database has this much, and shares the quota anew at `share_at`.
+    pub(super) fn stored(&mut self, peer: PeerId, consumed: u64, share_at: u64) {
         if let Some(known) = self.0.get_mut(&peer) {
             known.stored = known.stored.max(Some(consumed));
+            known.share_at = Some(share_at);
             known.misses = 0;
         }
     }
@@ -95,13 +120,30 @@ mod tests {
         }
         assert_eq!(unstored(&of), [30]);
         of.observe(PEER, 40, false);
-        of.stored(PEER, 30);
+        of.stored(PEER, 30, 100);
         assert_eq!(unstored(&of), [40]);
-        of.stored(PEER, 40);
+        of.stored(PEER, 40, 100);
         of.observe(PEER, 40, true);
         assert!(unstored(&of).is_empty());
         of.forget_stored(|_| false);
         assert!(of.is_empty());
+    }
+
+    #[test]
+    fn a_part_that_is_used_or_unknown_is_due() {
+        let mut of = Consumptions::default();
+        of.observe(PEER, 10, true);
+        assert!(of.is_due(PEER));
+        of.stored(PEER, 10, 50);
+        of.observe(PEER, 49, true);
+        assert!(!of.is_due(PEER));
+        of.observe(PEER, 50, true);
+        assert!(of.is_due(PEER));
+        of.stored(PEER, 50, 80);
+        assert!(!of.is_due(PEER));
+        of.observe(PEER, 60, true);
+        of.reshared(PEER);
+        assert!(of.is_due(PEER));
     }
 
     #[test]

@@ -8,32 +8,24 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
-use shared::ids::{Generation, PeerId, ServerId, UserId};
+use shared::ids::{PeerId, ServerId, UserId};
 use shared::protocol::counters::CountersFrame;
 use shared::protocol::{PeerCounters, RoundTrips};
 use tokio::sync::Notify;
-use tokio_util::sync::CancellationToken;
 
 use super::audience::Audience;
 use super::consumption::Consumptions;
 use super::meter::Meter;
 use super::round_trips::LastTrips;
-use super::store::{self, Report};
-use crate::db::Pool;
-use crate::error::{ApiError, Code};
+use super::store;
 use crate::fleet::desired::CounterSink;
 
 /// Peers kept in memory; past that, newcomers are not metered live until others leave.
 const MAX_PEERS: usize = 200_000;
-/// Peers written by one statement.
-const BATCH: usize = 10_000;
-const FLUSH_INTERVAL: Duration = Duration::from_secs(2);
 /// A rate is shown for so long after the frame that gave it.
 const RATE_LIFE: Duration = Duration::from_millis(2500);
 /// A stored peer that did not move for so long leaves memory.
-const IDLE_LIFE: Duration = Duration::from_secs(600);
-/// A peer that the database does not know after so many flushes is forgotten.
-const MAX_MISSES: u8 = 5;
+pub(super) const IDLE_LIFE: Duration = Duration::from_secs(600);
 
 /// A peer at this moment.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -67,24 +59,30 @@ pub struct Live {
 }
 
 #[derive(Debug, Default)]
-struct State {
-    nodes: HashMap<ServerId, Node>,
-    peers: usize,
+pub(super) struct State {
+    pub(super) nodes: HashMap<ServerId, Node>,
+    pub(super) peers: usize,
+    /// How often the database was written.
+    pub(super) turn: u64,
 }
 
 #[derive(Debug, Default)]
-struct Node {
+pub(super) struct Node {
     /// When the node's last frame was taken, in its own clock's Unix seconds.
     last_frame: u64,
-    peers: HashMap<PeerId, Entry>,
-    consumed: Consumptions,
+    pub(super) peers: HashMap<PeerId, Entry>,
+    pub(super) consumed: Consumptions,
+    /// Peers that are stored ahead of others: new ones, and those whose part of a quota is used.
+    pub(super) urgent: HashSet<PeerId>,
+    /// The turn in which all that the node said was stored.
+    pub(super) stored_in: u64,
 }
 
 #[derive(Debug)]
-struct Entry {
-    meter: Meter,
+pub(super) struct Entry {
+    pub(super) meter: Meter,
     seen: Instant,
-    misses: u8,
+    pub(super) misses: u8,
 }
 
 impl CounterSink for Live {
@@ -178,6 +176,13 @@ impl Live {
         }
     }
 
+    /// The peer's part of a quota may be another one now.
+    pub fn reshared(&self, server: ServerId, peer: PeerId) {
+        if let Some(node) = self.state().nodes.get_mut(&server) {
+            node.consumed.reshared(peer);
+        }
+    }
+
     /// The peer is gone and its final counters are stored.
     pub fn forget(&self, server: ServerId, peer: PeerId) {
         self.state().remove(server, peer);
@@ -203,74 +208,17 @@ impl Live {
         }
     }
 
-    /// Writes to the database every two seconds, and once more when `stop` is cancelled.
-    pub async fn run(&self, db: &Pool, stop: CancellationToken) {
-        loop {
-            let stopped = tokio::select! {
-                () = stop.cancelled() => true,
-                () = tokio::time::sleep(FLUSH_INTERVAL) => false,
-            };
-            if let Err(error) = self.flush(db).await {
-                tracing::warn!(error = %error, "usage.flush_failed");
-            }
-            if stopped {
-                return;
-            }
-            self.forget_idle(Instant::now());
-        }
-    }
-
-    /// Writes what the database does not have yet.
-    pub async fn flush(&self, db: &Pool) -> Result<(), ApiError> {
-        // Each turn stores one generation of every peer that has more than one behind.
-        loop {
-            let reports = self.unstored();
-            if reports.is_empty() {
-                return Ok(());
-            }
-            let mut progressed = false;
-            for batch in reports.chunks(BATCH) {
-                let stored = store::flush(&mut *db.get().await?, batch).await?;
-                progressed |= self.settle(batch, &stored);
-            }
-            if !progressed {
-                return Ok(());
-            }
-        }
-    }
-
-    /// Writes what these peers of a node counted before the generation that each ends with. The
-    /// final counters go to the database by themselves, and would shut out what is older. Costs
-    /// nothing for a peer that has nothing older to be stored, which is nearly every one.
-    pub async fn flush_before(
-        &self,
-        db: &Pool,
-        server: ServerId,
-        ends: &[(PeerId, Generation)],
-    ) -> Result<(), ApiError> {
-        loop {
-            let reports = self.unstored_before(server, ends);
-            if reports.is_empty() {
-                return Ok(());
-            }
-            let stored = store::flush(&mut *db.get().await?, &reports).await?;
-            self.settle(&reports, &stored);
-            if stored.is_empty() {
-                return Err(ApiError::new(Code::Unavailable)
-                    .with_source("the counters of a peer that ends are locked"));
-            }
-        }
-    }
-
-    fn record_at(&self, server: ServerId, frame: &CountersFrame, now: Instant) {
+    pub(super) fn record_at(&self, server: ServerId, frame: &CountersFrame, now: Instant) {
         let mut state = self.state();
-        let State { nodes, peers } = &mut *state;
+        let State { nodes, peers, .. } = &mut *state;
         let node = nodes.entry(server).or_default();
         let room = node.consumed.len() < MAX_PEERS;
         let mut refused = 0_u64;
         for (peer, consumed) in &frame.consumed {
             if !node.consumed.observe(*peer, *consumed, room) {
                 refused += 1;
+            } else if node.consumed.is_due(*peer) {
+                node.urgent.insert(*peer);
             }
         }
         for (peer, counters) in &frame.entries {
@@ -281,6 +229,7 @@ impl Live {
                 entry.seen = now;
             } else if *peers < MAX_PEERS {
                 *peers += 1;
+                node.urgent.insert(*peer);
                 let meter = Meter::new(*counters, frame.taken_at);
                 node.peers.insert(
                     *peer,
@@ -300,103 +249,9 @@ impl Live {
         }
     }
 
-    fn unstored(&self) -> Vec<Report> {
-        let state = self.state();
-        let mut reports = Vec::new();
-        for (server, node) in &state.nodes {
-            for (peer, entry) in &node.peers {
-                if let Some(counters) = entry.meter.unstored() {
-                    reports.push(Report {
-                        server: *server,
-                        peer: *peer,
-                        counters: Some(counters),
-                        peak: entry.meter.peak(),
-                        consumed: node.consumed.latest(*peer),
-                    });
-                }
-            }
-            for (peer, consumed) in node.consumed.unstored() {
-                let entry = node.peers.get(&peer);
-                if entry.is_none_or(|entry| entry.meter.unstored().is_none()) {
-                    reports.push(Report {
-                        server: *server,
-                        peer,
-                        counters: None,
-                        peak: 0,
-                        consumed: Some(consumed),
-                    });
-                }
-            }
-        }
-        reports
-    }
-
-    fn unstored_before(&self, server: ServerId, ends: &[(PeerId, Generation)]) -> Vec<Report> {
-        let state = self.state();
-        let Some(node) = state.nodes.get(&server) else {
-            return Vec::new();
-        };
-        ends.iter()
-            .filter_map(|(peer, end)| {
-                let meter = &node.peers.get(peer)?.meter;
-                let counters = meter.unstored().filter(|it| it.generation < *end)?;
-                Some(Report {
-                    server,
-                    peer: *peer,
-                    counters: Some(counters),
-                    peak: meter.peak(),
-                    consumed: None,
-                })
-            })
-            .collect()
-    }
-
-    /// Takes the database's answer; says whether anybody has an older generation out of the way.
-    fn settle(&self, batch: &[Report], stored: &[store::Stored]) -> bool {
-        for user in stored.iter().filter_map(|row| row.quota_due) {
-            self.quota_due(user);
-        }
-        let stored: HashMap<_, _> = stored
-            .iter()
-            .map(|row| ((row.server, row.peer), row.ended))
-            .collect();
-        let mut more = false;
+    pub(super) fn forget_idle(&self, now: Instant) {
         let mut state = self.state();
-        for report in batch {
-            let ended = stored.get(&(report.server, report.peer));
-            state.settle_quota(report, ended.copied());
-            let Some(entry) = state.entry(report.server, report.peer) else {
-                continue;
-            };
-            let Some(counters) = &report.counters else {
-                continue;
-            };
-            let gone = match ended {
-                Some(ended) => {
-                    entry.misses = 0;
-                    entry.meter.stored(counters);
-                    more |= entry
-                        .meter
-                        .unstored()
-                        .is_some_and(|next| next.generation > counters.generation);
-                    *ended && entry.meter.unstored().is_none()
-                }
-                // Locked by somebody else for a moment, or unknown.
-                None => {
-                    entry.misses += 1;
-                    entry.misses >= MAX_MISSES
-                }
-            };
-            if gone {
-                state.remove(report.server, report.peer);
-            }
-        }
-        more
-    }
-
-    fn forget_idle(&self, now: Instant) {
-        let mut state = self.state();
-        let State { nodes, peers } = &mut *state;
+        let State { nodes, peers, .. } = &mut *state;
         nodes.retain(|_, node| {
             node.peers.retain(|_, entry| {
                 entry.meter.unstored().is_some()
@@ -414,7 +269,7 @@ impl Live {
             .retain(|_, notify| notify.strong_count() > 0);
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -430,39 +285,29 @@ impl Live {
 }
 
 impl State {
-    fn entry(&mut self, server: ServerId, peer: PeerId) -> Option<&mut Entry> {
+    pub(super) fn entry(&mut self, server: ServerId, peer: PeerId) -> Option<&mut Entry> {
         self.nodes.get_mut(&server)?.peers.get_mut(&peer)
     }
 
-    fn remove(&mut self, server: ServerId, peer: PeerId) {
+    pub(super) fn remove(&mut self, server: ServerId, peer: PeerId) {
         let Some(node) = self.nodes.get_mut(&server) else {
             return;
         };
         node.consumed.remove(peer);
+        node.urgent.remove(&peer);
         if node.peers.remove(&peer).is_some() {
             self.peers -= 1;
-        }
-    }
-
-    /// Takes the database's word on what a peer used: whether it ended, none where it was not stored.
-    fn settle_quota(&mut self, report: &Report, ended: Option<bool>) {
-        let (Some(node), Some(consumed)) = (self.nodes.get_mut(&report.server), report.consumed)
-        else {
-            return;
-        };
-        match ended {
-            Some(true) => node.consumed.remove(report.peer),
-            Some(false) => node.consumed.stored(report.peer, consumed),
-            None => node.consumed.missed(report.peer, MAX_MISSES),
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
+    use shared::ids::Generation;
+
     use super::*;
 
-    fn frame(taken_at: u64, entries: &[(u64, u64)]) -> CountersFrame {
+    pub(in crate::usage) fn frame(taken_at: u64, entries: &[(u64, u64)]) -> CountersFrame {
         let entries = entries
             .iter()
             .map(|(peer, sent)| {
@@ -482,15 +327,6 @@ mod tests {
         }
     }
 
-    fn stored(report: &Report, ended: bool) -> store::Stored {
-        store::Stored {
-            server: report.server,
-            peer: report.peer,
-            ended,
-            quota_due: None,
-        }
-    }
-
     #[test]
     fn a_peer_that_others_outlast_has_no_rate() {
         let (live, server) = (Live::new(), ServerId::generate());
@@ -502,43 +338,6 @@ mod tests {
         live.record(server, frame(103, &[(2, 700)]));
         let reading = live.reading(server, PeerId(1)).expect("known");
         assert_eq!((reading.upload, reading.counters.sent), (0.0, 1000));
-    }
-
-    #[test]
-    fn ended_peers_leave_once_stored() {
-        let (live, server) = (Live::new(), ServerId::generate());
-        live.record(server, frame(100, &[(1, 10)]));
-        let batch = live.unstored();
-        assert!(!live.settle(&batch, &[stored(&batch[0], true)]));
-        assert!(live.reading(server, PeerId(1)).is_none());
-        assert_eq!(live.state().peers, 0);
-    }
-
-    #[test]
-    fn unknown_peers_are_given_up() {
-        let (live, server) = (Live::new(), ServerId::generate());
-        live.record(server, frame(100, &[(1, 10)]));
-        for _ in 0..MAX_MISSES {
-            let batch = live.unstored();
-            assert_eq!(batch.len(), 1);
-            live.settle(&batch, &[]);
-        }
-        assert!(live.unstored().is_empty());
-    }
-
-    #[test]
-    fn idle_peers_leave_only_when_stored() {
-        let (live, server) = (Live::new(), ServerId::generate());
-        live.record(server, frame(100, &[(1, 10), (2, 10)]));
-        let batch: Vec<_> = live
-            .unstored()
-            .into_iter()
-            .filter(|report| report.peer == PeerId(1))
-            .collect();
-        live.settle(&batch, &[stored(&batch[0], false)]);
-        live.forget_idle(Instant::now() + IDLE_LIFE);
-        assert!(live.reading(server, PeerId(1)).is_none());
-        assert!(live.reading(server, PeerId(2)).is_some());
     }
 
     #[tokio::test]

@@ -18,6 +18,8 @@ pub(super) struct Meter {
     upload: f64,
     download: f64,
     peak: u64,
+    /// The fastest second that is not stored yet.
+    recent_peak: u64,
     /// The last report of each generation not yet stored, oldest first: the database adds
     /// generations up, so that none may be skipped.
     unstored: VecDeque<PeerCounters>,
@@ -31,6 +33,7 @@ impl Meter {
             upload: 0.0,
             download: 0.0,
             peak: 0,
+            recent_peak: 0,
             unstored: VecDeque::from([first]),
         }
     }
@@ -53,7 +56,9 @@ impl Meter {
                 .sent
                 .saturating_sub(base.0)
                 .saturating_add(report.received.saturating_sub(base.1));
-            self.peak = self.peak.max(moved / since.max(1));
+            let rate = moved / since.max(1);
+            self.peak = self.peak.max(rate);
+            self.recent_peak = self.recent_peak.max(rate);
             self.taken_at = taken_at;
         }
         self.latest = PeerCounters {
@@ -96,6 +101,12 @@ impl Meter {
         self.peak
     }
 
+    /// The same since the last report that was stored. What moved while that was written may count
+    /// once more.
+    pub(super) const fn recent_peak(&self) -> u64 {
+        self.recent_peak
+    }
+
     /// What has to be stored next.
     pub(super) fn unstored(&self) -> Option<PeerCounters> {
         self.unstored.front().copied()
@@ -105,6 +116,9 @@ impl Meter {
     pub(super) fn stored(&mut self, report: &PeerCounters) {
         if self.unstored.front() == Some(report) {
             self.unstored.pop_front();
+        }
+        if self.unstored.is_empty() {
+            self.recent_peak = 0;
         }
     }
 }
@@ -165,6 +179,19 @@ mod tests {
         meter.observe(report(1, 20, 0), 101, 100);
         meter.stored(&sent);
         assert_eq!(meter.unstored(), Some(report(1, 20, 0)));
+    }
+
+    #[test]
+    fn a_peak_is_told_until_all_is_stored() {
+        let mut meter = Meter::new(report(1, 0, 0), 100);
+        meter.observe(report(1, 5000, 0), 101, 100);
+        let sent = meter.unstored().expect("new");
+        meter.observe(report(1, 5100, 0), 102, 101);
+        meter.stored(&sent);
+        assert_eq!(meter.recent_peak(), 5000);
+        meter.stored(&report(1, 5100, 0));
+        meter.observe(report(1, 5200, 0), 103, 102);
+        assert_eq!((meter.recent_peak(), meter.peak()), (100, 5000));
     }
 
     proptest! {

@@ -4,6 +4,8 @@
 //!   memory and in SQL, and it is idempotent. No byte is lost or counted twice when the plane, the
 //!   agent or the database dies in between.
 //! - [`Live`] holds the last second of the nodes whose sessions are here and bounds what it keeps.
+//! - [`Live`] writes so much at a time that the database has the same work every second, however many
+//!   peers move; each is written within a minute. Ends and used parts of quotas do not wait.
 //! - What a peer used of its quota is folded the same way, into its row and the person's month.
 //! - Where a client comes from reaches neither memory nor storage here.
 
@@ -12,6 +14,7 @@ pub mod ledger;
 
 mod audience;
 mod consumption;
+mod flush;
 mod live;
 mod message;
 mod meter;

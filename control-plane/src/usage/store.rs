@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::ledger::{Ledger, charge_quota, fold_counters, from_row, to_row};
 use super::news::{Offer, Offers};
 use super::watch::Watched;
+use crate::analytics::roll_up;
 use crate::db::statement;
 use crate::fleet::Trouble;
 
@@ -21,7 +22,10 @@ pub(super) struct Report {
     pub(super) peer: PeerId,
     /// None where only the quota moved.
     pub(super) counters: Option<PeerCounters>,
+    /// Since the connection began, as far as this replica knows.
     pub(super) peak: u64,
+    /// Since the last report that was stored.
+    pub(super) recent_peak: u64,
     pub(super) consumed: Option<u64>,
 }
 
@@ -32,12 +36,15 @@ pub(super) struct Stored {
     pub(super) peer: PeerId,
     /// The node no longer has the peer.
     pub(super) ended: bool,
+    /// What the peer may use before its user's quota is shared anew.
+    pub(super) share_at: Option<u64>,
     /// Whose quota is to be shared anew.
     pub(super) quota_due: Option<UserId>,
 }
 
-/// Stores the reports, each peer once, by [`fold_counters!`], and adds what was used of quotas to the month. Rows that somebody is writing are
-/// passed over, so that this statement waits for nobody. Leaves `updated_at` alone: it is indexed,
+/// Stores the reports, each peer once, by [`fold_counters!`], and adds what was used of quotas to the
+/// month, and what moved to the hour. Connections that somebody is writing are passed over, so that
+/// this statement waits for none of them. Leaves `updated_at` alone: it is indexed,
 /// and the row could not be updated in place.
 pub(super) async fn flush(
     conn: &mut AsyncPgConnection,
@@ -45,10 +52,11 @@ pub(super) async fn flush(
 ) -> diesel::QueryResult<Vec<Stored>> {
     const SQL: &str = concat!(
         "WITH reported AS (
-            SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8)
-              AS r (server_id, peer_id, generation, sent, received, handshake, peak, used)
+            SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9)
+              AS r (server_id, peer_id, generation, sent, received, handshake, peak, used, recent_peak)
          ), f AS (
-            SELECT c.id, c.consumed AS consumed_before, r.* FROM reported r
+            SELECT c.id, c.consumed AS consumed_before, c.bytes_sent AS sent_before,
+                   c.bytes_received AS received_before, r.* FROM reported r
               JOIN connections c ON c.server_id = r.server_id AND c.peer_id = r.peer_id
                FOR NO KEY UPDATE OF c SKIP LOCKED
          ), stored AS (
@@ -59,11 +67,15 @@ pub(super) async fn flush(
                    consumed = greatest(c.consumed, f.used)
               FROM f WHERE c.id = f.id
          RETURNING f.server_id, f.peer_id, c.user_id, c.status, c.allowance,
-                   c.consumed - f.consumed_before AS moved, c.consumed >= c.share_at AS is_due
-         ), charged AS (",
+                   c.consumed - f.consumed_before AS moved, c.consumed >= c.share_at AS is_due, c.share_at,
+                   c.bytes_sent - f.sent_before AS sent_more, c.bytes_received - f.received_before AS received_more,
+                   f.recent_peak AS peak_now, 0 AS begun, 0 AS gone, 0::bigint AS seconds
+         ), ",
+        roll_up!("stored"),
+        ", charged AS (",
         charge_quota!("stored"),
         ")
-         SELECT server_id, peer_id, status = 'disconnected' AS ended,
+         SELECT server_id, peer_id, status = 'disconnected' AS ended, share_at,
                 CASE WHEN moved > 0 AND is_due AND status IN ('connecting', 'connected') THEN user_id END AS quota_due
            FROM stored"
     );
@@ -76,6 +88,8 @@ pub(super) async fn flush(
         peer_id: i64,
         #[diesel(sql_type = Bool)]
         ended: bool,
+        #[diesel(sql_type = Nullable<BigInt>)]
+        share_at: Option<i64>,
         #[diesel(sql_type = Nullable<SqlUuid>)]
         quota_due: Option<Uuid>,
     }
@@ -102,6 +116,7 @@ pub(super) async fn flush(
         .bind::<Array<Nullable<Timestamptz>>, _>(handshakes)
         .bind::<Array<BigInt>, _>(column(|report| report.peak))
         .bind::<Array<Nullable<BigInt>>, _>(reports.iter().map(used).collect::<Vec<_>>())
+        .bind::<Array<BigInt>, _>(column(|report| report.recent_peak))
         .load(conn)
         .await?;
     Ok(rows
@@ -110,6 +125,7 @@ pub(super) async fn flush(
             server: ServerId(row.server_id),
             peer: PeerId(from_row(row.peer_id)),
             ended: row.ended,
+            share_at: row.share_at.map(from_row),
             quota_due: row.quota_due.map(UserId),
         })
         .collect())

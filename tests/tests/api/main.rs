@@ -8,6 +8,7 @@
 mod accounts;
 mod admin_servers;
 mod alerts;
+mod analytics;
 mod billing;
 mod books;
 mod buying;

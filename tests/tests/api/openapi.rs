@@ -118,6 +118,14 @@ const CONTRACT: &[(&str, &str)] = &[
     ("GET", "/api/v1/connection/{id}/qr.svg"),
     ("GET", "/api/v1/connection/{id}/qr.png"),
     ("GET", "/api/v1/ws/connection/{id}"),
+    ("GET", "/api/v1/analytics/usage"),
+    ("GET", "/api/v1/analytics/connections"),
+    ("GET", "/api/v1/analytics/bandwidth"),
+    ("GET", "/api/v1/analytics/servers/status"),
+    ("GET", "/api/v1/analytics/servers/load"),
+    ("GET", "/api/v1/analytics/servers/usage"),
+    ("GET", "/api/v1/analytics/users/top"),
+    ("GET", "/api/v1/analytics/plans"),
 ];
 
 fn routes(document: &Value) -> Vec<(String, String)> {

@@ -68,6 +68,7 @@ async fn schema_rs_is_what_the_migrations_make() {
             "SELECT table_name || '.' || column_name || ' ' || udt_name || ' ' || is_nullable
              FROM information_schema.columns JOIN information_schema.tables USING (table_schema, table_name)
              WHERE table_schema = 'public' AND table_type = 'BASE TABLE' AND table_name NOT LIKE '\\_\\_diesel%'
+               AND NOT (SELECT relispartition FROM pg_class WHERE pg_class.oid = table_name::regclass)
              ORDER BY table_name, ordinal_position",
         )
         .await;

@@ -24,7 +24,7 @@ use crate::stripe::configured;
 use crate::stripe::script::Scripted;
 use crate::webhook;
 
-use Access::{Nodes, Open, Own, OwnOr, People, Permitted, SelfOr};
+use Access::{Nodes, Open, Own, OwnOr, People, PeopleOr, Permitted, SelfOr};
 
 /// Whose an operation is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +33,8 @@ enum Access {
     Open,
     /// Any person's with an account, about that account.
     People,
+    /// The same, and operators' with the right, about everybody.
+    PeopleOr(&'static str),
     /// The owner's of what the path names. To others it does not exist.
     Own,
     /// The same, and that of whoever has the right, beside whom it exists for nobody.
@@ -306,6 +308,42 @@ const TABLE: &[(&str, &str, Access)] = &[
         "/api/v1/ws/connection/{id}",
         SelfOr("connections:read", Role::Support),
     ),
+    ("GET", "/api/v1/analytics/usage", PeopleOr("analytics:read")),
+    (
+        "GET",
+        "/api/v1/analytics/connections",
+        PeopleOr("analytics:read"),
+    ),
+    (
+        "GET",
+        "/api/v1/analytics/bandwidth",
+        PeopleOr("analytics:read"),
+    ),
+    (
+        "GET",
+        "/api/v1/analytics/servers/status",
+        Permitted("analytics:read", Role::Support),
+    ),
+    (
+        "GET",
+        "/api/v1/analytics/servers/load",
+        Permitted("analytics:read", Role::Support),
+    ),
+    (
+        "GET",
+        "/api/v1/analytics/servers/usage",
+        Permitted("analytics:read", Role::Support),
+    ),
+    (
+        "GET",
+        "/api/v1/analytics/users/top",
+        Permitted("analytics:read", Role::Support),
+    ),
+    (
+        "GET",
+        "/api/v1/analytics/plans",
+        Permitted("analytics:read", Role::Support),
+    ),
     ("POST", "/node/v1/enrol", Nodes),
     ("GET", "/node/v1/session", Nodes),
 ];
@@ -366,7 +404,8 @@ fn verdict(access: Access, asker: Asker) -> Verdict {
         (Nodes, _)
         | (_, Asker::Anonymous | Asker::Suspended | Asker::Expired | Asker::Forged(_))
         | (People | Own, Asker::Operator | Asker::Attenuated) => Unauthorized,
-        (People, _) | (Own | OwnOr(..) | SelfOr(..), Asker::Owner) => In,
+        (PeopleOr(_), Asker::Attenuated) => Forbidden,
+        (People | PeopleOr(_), _) | (Own | OwnOr(..) | SelfOr(..), Asker::Owner) => In,
         (Own, _) => Hidden,
         (Permitted(_, least) | OwnOr(_, least) | SelfOr(_, least), _)
             if role.is_some_and(|role| role >= least) =>

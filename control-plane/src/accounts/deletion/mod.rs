@@ -16,6 +16,7 @@ use shared::ids::UserId;
 use super::confirmation::{account, confirm};
 use super::places;
 use super::sessions::{self, EndReason};
+use crate::analytics;
 use crate::app::AppState;
 use crate::audit::{self, Action, Event};
 use crate::billing::customers;
@@ -55,11 +56,14 @@ pub(super) async fn delete(
     tunnels::end_all_of(state, user, tunnels::EndReason::Deleted).await
 }
 
-/// Removes at most `limit` tombstones that nothing refers to any more, and says how many it were.
+/// Removes at most `limit` tombstones that nothing refers to any more, with what they used, and says how many
+/// it were. Call it in a transaction.
 pub async fn sweep(
     connection: &mut AsyncPgConnection,
     access_token_life: Duration,
     limit: i64,
 ) -> QueryResult<usize> {
-    store::sweep(connection, access_token_life, limit).await
+    let gone = store::sweep(connection, access_token_life, limit).await?;
+    analytics::forget_users(connection, &gone).await?;
+    Ok(gone.len())
 }

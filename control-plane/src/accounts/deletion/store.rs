@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use diesel::QueryResult;
 use diesel::sql_types::{BigInt, Double, Text, Uuid as SqlUuid};
+use diesel::{QueryResult, QueryableByName};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use uuid::Uuid;
 
 use crate::accounts::passwords::NO_PASSWORD;
 use crate::accounts::store::own::Account;
@@ -45,11 +46,12 @@ pub(super) async fn erase(
         .map(|rows| rows == 1)
 }
 
+/// Removes tombstones, and says whose.
 pub(super) async fn sweep(
     connection: &mut AsyncPgConnection,
     access_token_life: Duration,
     limit: i64,
-) -> QueryResult<usize> {
+) -> QueryResult<Vec<Uuid>> {
     const SQL: &str = "
         DELETE FROM users WHERE id IN (
             SELECT id FROM users gone
@@ -57,10 +59,18 @@ pub(super) async fn sweep(
                AND NOT EXISTS (SELECT FROM connections
                                 WHERE user_id = gone.id AND status <> 'disconnected')
              ORDER BY deleted_at LIMIT $2 FOR UPDATE SKIP LOCKED
-        )";
-    statement(SQL)
+        ) RETURNING id";
+
+    #[derive(QueryableByName)]
+    struct Row {
+        #[diesel(sql_type = SqlUuid)]
+        id: Uuid,
+    }
+
+    let rows: Vec<Row> = statement(SQL)
         .bind::<Double, _>(access_token_life.as_secs_f64())
         .bind::<BigInt, _>(limit)
-        .execute(connection)
-        .await
+        .load(connection)
+        .await?;
+    Ok(rows.into_iter().map(|row| row.id).collect())
 }

@@ -13,6 +13,7 @@ use shared::wireguard::PublicKey;
 use uuid::Uuid;
 
 use super::quota::{Rates, Stamp};
+use crate::analytics::{gone_columns, roll_up};
 use crate::db::statement;
 use crate::tunnels::model::EndReason;
 use crate::usage::ledger::to_row;
@@ -355,12 +356,19 @@ pub(in crate::tunnels) async fn abandon(
     conn: &mut AsyncPgConnection,
     server: ServerId,
 ) -> diesel::QueryResult<Vec<UserId>> {
-    const SQL: &str = "
-        UPDATE connections
-           SET status = 'disconnected', end_reason = coalesce(end_reason, 'server_gone'),
-               user_slot = NULL, ended_at = coalesce(ended_at, now()), updated_at = now()
-         WHERE server_id = $1 AND status IN ('connecting', 'connected', 'disconnecting')
-        RETURNING user_id";
+    const SQL: &str = concat!(
+        "WITH abandoned AS (
+            UPDATE connections c
+               SET status = 'disconnected', end_reason = coalesce(end_reason, 'server_gone'),
+                   user_slot = NULL, ended_at = coalesce(ended_at, now()), updated_at = now()
+             WHERE server_id = $1 AND status IN ('connecting', 'connected', 'disconnecting')
+         RETURNING c.user_id, c.server_id, 0::bigint AS sent_more, 0::bigint AS received_more,
+                   0::bigint AS peak_now, 0 AS begun, ",
+        gone_columns!("true"),
+        "), ",
+        roll_up!("abandoned"),
+        " SELECT user_id FROM abandoned"
+    );
 
     #[derive(QueryableByName)]
     struct Row {

@@ -1,12 +1,13 @@
 //! Every statement over `connections` that is not about bytes.
 //!
-//! Locks are taken in one order (who shares a quota, nodes, connections, used quotas), and a change of a node's
+//! Locks are taken in one order (who shares a quota, nodes, connections, used quotas, rollups), and a change of a node's
 //! peers takes the node's row: that puts the revisions into commit order, which "everything past R"
 //! relies on. A statement stands alone; no transaction stays open over a round trip.
 
 mod bounds;
 mod entitlement;
 mod lifecycle;
+mod months;
 mod node_log;
 mod offers;
 mod quota;
@@ -28,6 +29,7 @@ pub(super) use lifecycle::{
     Due, Ended, Insertion, NewConnection, NewLease, abandon, ask_again, end, end_due, end_of,
     end_on, end_peer, end_used_up, insert, occupancy,
 };
+pub(super) use months::months;
 pub(super) use node_log::{
     Acked, acknowledge, changes, fingerprint, revision, snapshot, unacknowledged,
 };

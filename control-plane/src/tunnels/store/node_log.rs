@@ -15,6 +15,7 @@ use shared::protocol::{Change, Limits, Outcome, Peer, PeerResult, StateHash};
 use uuid::Uuid;
 
 use super::{addresses_from_row, corrupt, key_from_row};
+use crate::analytics::{gone_columns, roll_up};
 use crate::db::statement;
 use crate::fleet::desired::{Changes, Fence, Snapshot};
 use crate::secrets::KeyRing;
@@ -268,7 +269,7 @@ impl Acked {
 }
 
 /// Stores a node's answers, unless a newer session took over, and returns the connections that
-/// they moved on. What ended meanwhile is not brought back by a late "active". A failed connect
+/// they moved on. The hour gets what that moved, began and ended. What ended meanwhile is not brought back by a late "active". A failed connect
 /// gives back the place that it had taken from another.
 ///
 /// An "active" does not wait for the disk: [`super::ask_again`] has the node repeat one that a crash
@@ -293,7 +294,8 @@ pub(in crate::tunnels) async fn acknowledge(
              WHERE EXISTS (SELECT FROM nodes WHERE server_id = $1 AND session_fence = $2)
          ), f AS (
             SELECT c.id, c.user_slot AS slot, c.status AS was, c.consumed AS consumed_before,
-                   c.allowance_held AS held_before, r.*
+                   c.allowance_held AS held_before, c.bytes_sent AS sent_before,
+                   c.bytes_received AS received_before, r.*
               FROM reported r JOIN connections c ON c.server_id = $1 AND c.peer_id = r.peer_id
              WHERE CASE r.outcome
                    WHEN 'active' THEN c.status = 'connecting' OR (c.status = 'connected'
@@ -325,11 +327,17 @@ pub(in crate::tunnels) async fn acknowledge(
                    last_handshake_at = greatest(c.last_handshake_at, f.handshake),
                    updated_at = now()
               FROM f WHERE c.id = f.id AND c.status = f.was
-         RETURNING c.id, c.user_id, c.peer_id, c.supersedes, c.client_public_key, c.idempotency_key,
+         RETURNING c.id, c.user_id, c.server_id, c.peer_id, c.supersedes, c.client_public_key, c.idempotency_key,
                    f.slot, f.was, f.outcome, c.allowance, c.consumed - f.consumed_before AS moved,
                    coalesce(c.allowance < 9223372036854775807 AND (f.outcome <> 'active' OR c.consumed >= c.share_at
-                                OR c.allowance_held < f.held_before), false) AS is_quota_due
-         ), charged AS (",
+                                OR c.allowance_held < f.held_before), false) AS is_quota_due,
+                   c.bytes_sent - f.sent_before AS sent_more, c.bytes_received - f.received_before AS received_more,
+                   0::bigint AS peak_now,
+                   CASE WHEN f.was = 'connecting' AND f.outcome = 'active' THEN 1 ELSE 0 END AS begun, ",
+        gone_columns!("f.outcome <> 'active'"),
+        "), ",
+        roll_up!("acked"),
+        ", charged AS (",
         charge_quota!("acked"),
         "), returned AS (
             UPDATE connections old
