@@ -174,7 +174,7 @@ mod tests {
     #[case::unclosed_hours(0, "2026-02-10", "2026-02-10")]
     #[case::days(2, "2026-03-30", "2025-03-30")]
     fn what_no_day_has_is_kept(#[case] table: usize, #[case] closed: &str, #[case] first: &str) {
-        let days = |days| Duration::from_secs(days * 86_400);
+        let days = |days: u64| Duration::from_secs(days * 86_400);
         let kept = AnalyticsConfig {
             hours_kept: days(30),
             days_kept: days(365),

@@ -298,7 +298,7 @@ mod tests {
         let (live, server) = (Live::new(), ServerId::generate());
         live.record(server, frame(100, &[(1, 10), (2, 10)]));
         let batch: Vec<_> = live
-            .due(usize::MAX)
+            .turn(usize::MAX)
             .into_iter()
             .filter(|report| report.peer == PeerId(1))
             .collect();

@@ -285,10 +285,6 @@ impl Live {
 }
 
 impl State {
-    pub(super) fn entry(&mut self, server: ServerId, peer: PeerId) -> Option<&mut Entry> {
-        self.nodes.get_mut(&server)?.peers.get_mut(&peer)
-    }
-
     pub(super) fn remove(&mut self, server: ServerId, peer: PeerId) {
         let Some(node) = self.nodes.get_mut(&server) else {
             return;
