@@ -55,36 +55,51 @@ async fn sample(state: &AppState, now: DateTime<Utc>) -> Result<(), ApiError> {
 }
 
 /// Makes what is needed ahead of `now`, closes the days that are over, and drops what is older than it is
-/// kept. Does nothing while another replica does it.
+/// kept. Leaves to another replica what that one is at.
 pub async fn keep(state: &AppState, now: DateTime<Utc>) -> Result<(), ApiError> {
     let mut connection = state.db().get().await?;
-    connection
-        .transaction(async |connection| make_ahead(connection, now).await)
-        .await?;
+    make_ahead(&mut connection, now).await?;
     while connection
         .transaction(async |connection| close_next(connection, now).await)
         .await?
     {}
-    let kept = state.config().analytics;
-    connection
-        .transaction(async |connection| drop_old(connection, kept, now).await)
-        .await
+    drop_old(&mut connection, state.config().analytics, now).await
 }
 
 async fn make_ahead(
     connection: &mut AsyncPgConnection,
     now: DateTime<Utc>,
 ) -> Result<(), ApiError> {
-    if !store::lock(connection).await? {
-        return Ok(());
-    }
     let today = now.date_naive();
-    let first = store::closed_until(connection).await?.min(today);
-    let months = (month_of(first), month_of(today) + AHEAD);
+    let first = month_of(store::closed_until(connection).await?.min(today));
+    let last = month_of(today) + AHEAD;
     for table in TABLES {
-        store::make_ahead(connection, table, months).await?;
+        let known = store::months(connection, table).await?;
+        let months = std::iter::successors(Some(first), |month| Some(*month + Months::new(1)));
+        let months = months.take_while(|month| *month <= last);
+        for month in months.filter(|month| !known.contains(month)) {
+            make(connection, table, month).await?;
+        }
     }
     Ok(())
+}
+
+/// Unless another replica just did.
+async fn make(
+    connection: &mut AsyncPgConnection,
+    table: Table,
+    month: NaiveDate,
+) -> Result<(), ApiError> {
+    connection
+        .transaction(async |connection| {
+            if store::lock(connection).await?
+                && !store::months(connection, table).await?.contains(&month)
+            {
+                store::make(connection, table, month).await?;
+            }
+            Ok(())
+        })
+        .await
 }
 
 /// Says whether there was a day to be closed.
@@ -109,18 +124,31 @@ async fn drop_old(
     kept: AnalyticsConfig,
     now: DateTime<Utc>,
 ) -> Result<(), ApiError> {
-    if !store::lock(connection).await? {
-        return Ok(());
-    }
     let closed = store::closed_until(connection).await?;
     for table in TABLES {
-        let day = expired(table, kept, now, closed);
-        let months = store::drop_before(connection, table, day).await?;
-        if months > 0 {
-            tracing::info!(?table, months, "analytics.months_dropped");
+        let first = expired(table, kept, now, closed);
+        let months = store::months(connection, table).await?.into_iter();
+        for month in months.filter(|month| *month + Months::new(1) <= first) {
+            drop(connection, table, month).await?;
         }
     }
     Ok(())
+}
+
+async fn drop(
+    connection: &mut AsyncPgConnection,
+    table: Table,
+    month: NaiveDate,
+) -> Result<(), ApiError> {
+    connection
+        .transaction(async |connection| {
+            if store::lock(connection).await? {
+                store::drop(connection, table, month).await?;
+                tracing::info!(?table, %month, "analytics.month_dropped");
+            }
+            Ok(())
+        })
+        .await
 }
 
 /// The first day that is still kept. Hours that no day has yet are.

@@ -55,7 +55,8 @@ impl Live {
     }
 
     async fn take_turn(&self, db: &Pool) -> Result<(), ApiError> {
-        let reports = self.turn(budget(self.state().peers));
+        let peers = self.state().peers;
+        let reports = self.turn(budget(peers));
         self.store(db, &reports).await.map(drop)
     }
 

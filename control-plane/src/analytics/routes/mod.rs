@@ -11,11 +11,11 @@ use utoipa_actix_web::service_config::ServiceConfig;
 pub fn routes(config: &mut ServiceConfig<'_>) {
     config
         .service(series::usage)
-        .service(series::connections)
-        .service(series::bandwidth)
-        .service(servers::status)
-        .service(servers::load)
-        .service(servers::usage)
-        .service(people::top)
-        .service(plans::plans);
+        .service(series::connection_usage)
+        .service(series::bandwidth_usage)
+        .service(servers::server_status)
+        .service(servers::server_load)
+        .service(servers::server_usage)
+        .service(people::top_users)
+        .service(plans::plan_usage);
 }

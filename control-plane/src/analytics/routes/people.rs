@@ -70,7 +70,7 @@ impl Row for UserRow {
     )),
 )]
 #[get("/analytics/users/top")]
-pub(super) async fn top(
+pub(super) async fn top_users(
     http: HttpRequest,
     state: web::Data<AppState>,
     _: Allowed<ReadAnalytics>,

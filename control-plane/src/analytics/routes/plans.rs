@@ -61,7 +61,7 @@ impl Row for PlanRow {
     )),
 )]
 #[get("/analytics/plans")]
-pub(super) async fn plans(
+pub(super) async fn plan_usage(
     http: HttpRequest,
     state: web::Data<AppState>,
     _: Allowed<ReadAnalytics>,

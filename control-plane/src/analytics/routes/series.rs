@@ -68,7 +68,7 @@ pub(super) async fn usage(
     )),
 )]
 #[get("/analytics/connections")]
-pub(super) async fn connections(
+pub(super) async fn connection_usage(
     http: HttpRequest,
     state: web::Data<AppState>,
     caller: OwnOr<ReadAnalytics>,
@@ -99,7 +99,7 @@ pub(super) async fn connections(
     )),
 )]
 #[get("/analytics/bandwidth")]
-pub(super) async fn bandwidth(
+pub(super) async fn bandwidth_usage(
     http: HttpRequest,
     state: web::Data<AppState>,
     caller: OwnOr<ReadAnalytics>,

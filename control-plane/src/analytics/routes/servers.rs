@@ -146,7 +146,7 @@ impl Row for StatusRow {
     )),
 )]
 #[get("/analytics/servers/status")]
-pub(super) async fn status(
+pub(super) async fn server_status(
     http: HttpRequest,
     state: web::Data<AppState>,
     _: Allowed<ReadAnalytics>,
@@ -204,7 +204,7 @@ fn number(rows: i64) -> usize {
     )),
 )]
 #[get("/analytics/servers/load")]
-pub(super) async fn load(
+pub(super) async fn server_load(
     http: HttpRequest,
     state: web::Data<AppState>,
     _: Allowed<ReadAnalytics>,
@@ -269,7 +269,7 @@ impl Row for ServerRow {
     )),
 )]
 #[get("/analytics/servers/usage")]
-pub(super) async fn usage(
+pub(super) async fn server_usage(
     http: HttpRequest,
     state: web::Data<AppState>,
     _: Allowed<ReadAnalytics>,

@@ -14,7 +14,7 @@ use crate::db::statement;
 
 pub(super) use closing::{close_day, closed_until, lock, sample};
 pub(super) use lists::{by_plan, by_server, lately, top_users};
-pub(super) use partitions::{TABLES, Table, drop_before, make_ahead};
+pub(super) use partitions::{TABLES, Table, drop, make, months};
 pub(super) use series::{Load, Sums, loads, sums};
 
 /// Deletes what there is of these users. A day that is just being closed waits, or is waited for.

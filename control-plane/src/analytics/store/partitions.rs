@@ -62,33 +62,38 @@ impl Table {
     }
 }
 
-/// Makes the partitions from the month of `first` until `last` that are not there. What the default one has of
-/// their months moves.
-pub(in crate::analytics) async fn make_ahead(
+/// The months of the table that are there.
+pub(in crate::analytics) async fn months(
     connection: &mut AsyncPgConnection,
     table: Table,
-    (first, last): (NaiveDate, NaiveDate),
-) -> QueryResult<()> {
-    let known = months(connection, table).await?;
-    let mut month = first;
-    while month <= last {
-        let next = month + Months::new(1);
-        if !known.contains(&month) {
-            make(connection, table, month, next).await?;
-        }
-        month = next;
+) -> QueryResult<BTreeSet<NaiveDate>> {
+    const SQL: &str = "
+        SELECT c.relname::text AS name FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+         WHERE i.inhparent = $1::text::regclass";
+
+    #[derive(QueryableByName)]
+    struct Row {
+        #[diesel(sql_type = Text)]
+        name: String,
     }
-    Ok(())
+
+    let rows: Vec<Row> = statement(SQL)
+        .bind::<Text, _>(table.name)
+        .load(connection)
+        .await?;
+    let rows = rows.iter();
+    Ok(rows.filter_map(|row| table.month(&row.name)).collect())
 }
 
-async fn make(
+/// Makes the partition of a month; what the default one has of it moves. One to a transaction: whoever reads
+/// several tables would be waited for, and wait.
+pub(in crate::analytics) async fn make(
     connection: &mut AsyncPgConnection,
     table: Table,
     month: NaiveDate,
-    next: NaiveDate,
 ) -> QueryResult<()> {
     let Table { name, key, .. } = table;
-    let (from, to) = (table.moment(month), table.moment(next));
+    let (from, to) = (table.moment(month), table.moment(month + Months::new(1)));
     let partition = table.partition(month);
     // Hours are written over and over, where they stand if there is room.
     let filled = if table.is_hourly { 60 } else { 100 };
@@ -103,47 +108,14 @@ async fn make(
     connection.batch_execute(&sql).await
 }
 
-/// Drops the partitions that end at this day or earlier, and says how many.
-pub(in crate::analytics) async fn drop_before(
+/// Drops the partition of a month. One to a transaction, too.
+pub(in crate::analytics) async fn drop(
     connection: &mut AsyncPgConnection,
     table: Table,
-    day: NaiveDate,
-) -> QueryResult<usize> {
-    let known = months(connection, table).await?;
-    let old = known
-        .into_iter()
-        .filter(|month| *month + Months::new(1) <= day);
-    let mut dropped = 0;
-    for month in old {
-        let sql = format!("DROP TABLE {}", table.partition(month));
-        connection.batch_execute(&sql).await?;
-        dropped += 1;
-    }
-    Ok(dropped)
-}
-
-async fn months(
-    connection: &mut AsyncPgConnection,
-    table: Table,
-) -> QueryResult<BTreeSet<NaiveDate>> {
-    const SQL: &str = "
-        SELECT c.relname::text AS name FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-         WHERE i.inhparent = $1::regclass";
-
-    #[derive(QueryableByName)]
-    struct Row {
-        #[diesel(sql_type = Text)]
-        name: String,
-    }
-
-    let rows: Vec<Row> = statement(SQL)
-        .bind::<Text, _>(table.name)
-        .load(connection)
-        .await?;
-    Ok(rows
-        .iter()
-        .filter_map(|row| table.month(&row.name))
-        .collect())
+    month: NaiveDate,
+) -> QueryResult<()> {
+    let sql = format!("DROP TABLE IF EXISTS {}", table.partition(month));
+    connection.batch_execute(&sql).await
 }
 
 #[cfg(test)]
