@@ -97,6 +97,7 @@ codes! {
     PaymentNotFound = "PAYMENT_NOT_FOUND", NOT_FOUND, "There is no such payment";
     RefundNotFound = "REFUND_NOT_FOUND", NOT_FOUND, "There is no such refund";
     BillingEventNotFound = "BILLING_EVENT_NOT_FOUND", NOT_FOUND, "There is no such event";
+    JobNotFound = "JOB_NOT_FOUND", NOT_FOUND, "There is no such job";
     DeviceNotFound = "DEVICE_NOT_FOUND", NOT_FOUND, "There is no such device";
     /// The public key is live on this server in somebody else's connection.
     KeyInUse = "KEY_IN_USE", CONFLICT, "This public key is in use";

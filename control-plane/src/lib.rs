@@ -19,6 +19,7 @@ pub mod listener;
 pub mod mail;
 pub mod oauth;
 pub mod operators;
+pub mod overview;
 pub mod router;
 pub mod secrets;
 pub mod tunnels;

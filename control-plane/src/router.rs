@@ -19,7 +19,9 @@ use crate::guard::{self, Lane};
 use crate::http::Answer;
 use crate::http::observe::{Series, observe};
 use crate::http::{cors, docs, frame, host, https, input};
-use crate::{accounts, analytics, audit, billing, fleet, health, oauth, tunnels, usage};
+use crate::{
+    accounts, analytics, audit, billing, fleet, health, jobs, oauth, overview, tunnels, usage,
+};
 
 /// What the document names.
 fn documented(config: &mut ServiceConfig<'_>) {
@@ -40,7 +42,9 @@ fn documented(config: &mut ServiceConfig<'_>) {
             .configure(tunnels::routes)
             .configure(usage::routes)
             .configure(analytics::routes)
-            .configure(billing::routes),
+            .configure(billing::routes)
+            .configure(jobs::routes)
+            .configure(overview::routes),
     );
     fleet::node_routes(config);
     oauth::well_known(config);

@@ -278,6 +278,16 @@ impl Client {
         }
     }
 
+    /// Does not read the body, which may have no end.
+    pub async fn send_for_head(&self, request: reqwest::RequestBuilder) -> Reply {
+        let response = request.send().await.expect("the plane answers");
+        Reply {
+            status: response.status(),
+            headers: response.headers().clone(),
+            body: Vec::new(),
+        }
+    }
+
     pub async fn get(&self, path: &str) -> Reply {
         self.send(self.request(Method::GET, path)).await
     }
@@ -363,8 +373,13 @@ impl Client {
 
     /// Opens the metrics socket of a user; the answer's status when it is refused.
     pub async fn metrics(&self, user: UserId, token: &str) -> Result<Metrics, u16> {
+        self.socket(user, &format!("token={token}")).await
+    }
+
+    /// The same with whatever query.
+    pub async fn socket(&self, user: UserId, query: &str) -> Result<Metrics, u16> {
         let url = format!(
-            "{}/ws/connection/{user}?token={token}",
+            "{}/ws/connection/{user}?{query}",
             self.base.replacen("http", "ws", 1)
         );
         match connect_async(url).await {

@@ -17,6 +17,7 @@ mod app;
 pub mod bench;
 pub mod command;
 pub mod db;
+pub mod events;
 pub mod faults;
 pub mod lab;
 pub mod mail;

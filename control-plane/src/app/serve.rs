@@ -23,7 +23,7 @@ use crate::guard::CountryError;
 use crate::jobs::{self, Handlers};
 use crate::mail::{MailError, Postman};
 use crate::router::{self, Documentation};
-use crate::{analytics, billing, listener, tunnels, usage};
+use crate::{analytics, billing, listener, overview, tunnels, usage};
 
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -244,6 +244,10 @@ async fn start_tasks(state: &web::Data<AppState>, handlers: Handlers) {
     tasks.spawn(async move { tunnels::make_offers(&offering).await });
     let looking = state.clone();
     tasks.spawn(async move { usage::look(&looking).await });
+    let measuring = state.clone();
+    tasks.spawn(async move { usage::keep_round_trips(&measuring).await });
+    let reporting = state.clone();
+    tasks.spawn(async move { overview::report(&reporting).await });
     let sharing = state.clone();
     tasks.spawn(async move { tunnels::share_quotas(&sharing).await });
     let lapsing = state.clone();

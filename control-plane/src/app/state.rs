@@ -23,6 +23,7 @@ use crate::fleet::{self, Fleet};
 use crate::guard::{self, CountryError, Guard};
 use crate::jobs::Bell;
 use crate::operators::{self, Authority};
+use crate::overview::Overview;
 use crate::secrets::{KeyRing, SealError};
 use crate::tunnels::NodeLog;
 use crate::usage::Live;
@@ -47,6 +48,7 @@ pub struct AppState {
     live: Arc<Live>,
     payments: Option<Payments>,
     jobs: Bell,
+    overview: Overview,
     replica: Uuid,
     shutdown: CancellationToken,
     requests: TaskTracker,
@@ -114,6 +116,7 @@ impl AppState {
             payments: Payments::new(&config.stripe)?,
             metrics,
             jobs: Bell::default(),
+            overview: Overview::default(),
             replica,
             shutdown,
             requests: TaskTracker::new(),
@@ -202,6 +205,12 @@ impl AppState {
     #[must_use]
     pub const fn jobs(&self) -> &Bell {
         &self.jobs
+    }
+
+    /// The whole at a glance, as this replica shows it.
+    #[must_use]
+    pub const fn overview(&self) -> &Overview {
+        &self.overview
     }
 
     /// This process among the replicas, for the time of its run.

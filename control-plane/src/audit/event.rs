@@ -88,6 +88,8 @@ actions! {
     SetPaymentMethod = "payment_method.set";
     RemovePaymentMethod = "payment_method.remove";
     ReplayBillingEvent = "billing_event.replay";
+    /// A job that failed is to be tried again.
+    RetryJob = "job.retry";
     RequestRefund = "refund.request";
     /// The payment provider refused it.
     FailRefund = "refund.fail";
@@ -143,6 +145,7 @@ pub enum Subject {
     Alert(Uuid),
     Plan(String),
     BillingEvent(Uuid),
+    Job(Uuid),
     Payment(Uuid),
 }
 
@@ -160,6 +163,7 @@ impl Subject {
             Self::Alert(_) => "alert",
             Self::Plan(_) => "plan",
             Self::BillingEvent(_) => "billing_event",
+            Self::Job(_) => "job",
             Self::Payment(_) => "payment",
         }
     }
@@ -174,6 +178,7 @@ impl Subject {
             | Self::Ban(id)
             | Self::Alert(id)
             | Self::BillingEvent(id)
+            | Self::Job(id)
             | Self::Payment(id) => id.to_string(),
             Self::Server(id) => id.to_string(),
             Self::OauthClient(id) | Self::Plan(id) => id.clone(),

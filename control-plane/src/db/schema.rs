@@ -96,6 +96,7 @@ diesel::table! {
         offer_tried_at -> Nullable<Timestamptz>,
         offer_reason -> Nullable<Varchar>,
         offer_made -> Nullable<Bool>,
+        round_trip_us -> Nullable<Int4>,
     }
 }
 
@@ -331,6 +332,18 @@ diesel::table! {
         sealed_stripe_id -> Nullable<Bytea>,
         created_at -> Timestamptz,
         updated_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    replica_reports (replica) {
+        replica -> Uuid,
+        at -> Timestamptz,
+        node_sessions -> Int4,
+        viewers -> Int4,
+        moving_peers -> Int4,
+        upload_bps -> Int8,
+        download_bps -> Int8,
     }
 }
 
@@ -579,6 +592,7 @@ diesel::allow_tables_to_appear_in_same_query!(
     recovery_codes,
     refresh_tokens,
     refunds,
+    replica_reports,
     rollup_state,
     security_alerts,
     server_days,

@@ -20,6 +20,7 @@ mod enrolment;
 mod pages;
 mod routes;
 mod session;
+mod states;
 mod store;
 mod tasks;
 mod trouble;
@@ -30,6 +31,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use chrono::{DateTime, Utc};
 use shared::ids::{ConnectionId, ServerId};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -38,6 +40,7 @@ use uuid::Uuid;
 
 pub use self::desired::{CounterSink, DesiredState};
 pub use self::routes::{node_routes, routes};
+pub use self::states::NodeStates;
 pub use self::trouble::Trouble;
 pub use self::view::{Assignment, FRESHNESS, FleetView, Live, Profile, Server, ServerStatus};
 pub use self::waiters::{AckWaiter, AnswerTimings, Answered, TooManyWaiting, Unanswered};
@@ -148,6 +151,18 @@ impl Fleet {
             .map_or(Channel::Everyone, Channel::Replica);
         let asker = connection.map(|connection| (connection, self.replica));
         self.bus.publish(channel, Notice::Wake { server, asker });
+    }
+
+    /// How many nodes are in which state.
+    #[must_use]
+    pub fn states(&self, now: DateTime<Utc>) -> NodeStates {
+        NodeStates::of(&self.view(), now)
+    }
+
+    /// How many nodes have their session in this process.
+    #[must_use]
+    pub fn sessions_held(&self) -> usize {
+        self.sessions.all().len()
     }
 
     /// How many requests in this process wait for nodes now.

@@ -42,6 +42,7 @@ groups! {
     Connect = "vpn_connect", b'c', connect;
     Disconnect = "vpn_disconnect", b'd', disconnect;
     Payments = "payments", b'm', payments;
+    /// Whatever stays open and tells what happens.
     WebSocket = "websocket", b'w', websocket;
     Other = "default", b'o', other;
     /// VPN hosts.
@@ -59,7 +60,7 @@ impl Group {
         match (parts.next().unwrap_or_default(), parts.next()) {
             ("health", _) => Self::Health,
             ("node", _) => Self::Node,
-            ("ws", _) => Self::WebSocket,
+            ("ws", _) | ("connection", Some("events")) => Self::WebSocket,
             ("auth", Some("login")) | ("oauth", Some("authorize")) => Self::Login,
             ("auth", Some("register")) => Self::Register,
             ("auth", Some("password-reset" | "resend-verification")) => Self::PasswordReset,
@@ -106,6 +107,9 @@ mod tests {
     #[case("/payments/webhook", Group::Webhook)]
     #[case("/api/v1/payments/webhook", Group::Webhook)]
     #[case("/ws/connection/018f", Group::WebSocket)]
+    #[case("/api/v1/connection/events", Group::WebSocket)]
+    #[case("/connection/events/018f", Group::WebSocket)]
+    #[case("/connection/ticket", Group::Other)]
     #[case("/node/v1/session", Group::Node)]
     #[case("/api/v1/health/ready", Group::Health)]
     #[case("/connection/status", Group::Other)]

@@ -35,7 +35,7 @@ use uuid::Uuid;
 pub(crate) use self::account::{Account, Caller, LoginPlace};
 pub(crate) use self::address::{Client, Subject};
 pub use self::alerts::AlertKind;
-pub(crate) use self::alerts::forget as forget_alerts;
+pub(crate) use self::alerts::{OpenAlerts, forget as forget_alerts, open_alerts};
 pub(crate) use self::bans::forget;
 pub use self::country::CountryError;
 pub(crate) use self::country::check as check_countries;

@@ -8,6 +8,7 @@ use actix_web::http::header::{AUTHORIZATION, HeaderMap};
 use actix_web::{FromRequest, HttpMessage, HttpRequest, web};
 use chrono::{DateTime, Utc};
 use futures_util::future::{Either, Ready, ready};
+use serde::{Deserialize, Serialize};
 use shared::ids::UserId;
 use uuid::Uuid;
 
@@ -22,7 +23,7 @@ const SCHEME: &[u8] = b"Bearer ";
 /// The bearer of a valid access token whose session has not been ended. Costs no query while Redis
 /// tells of ended sessions: whether the account still exists and is not suspended is for the
 /// handler's own query to see, and suspending it ends its sessions.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CurrentUser {
     pub id: UserId,
     pub role: Role,

@@ -1,6 +1,7 @@
 //! The outermost layer: gives each request its id and each response its headers, and writes the
 //! error envelope, because only here are the id and the outcome both known.
 
+use actix_web::HttpMessage;
 use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::header::{
@@ -14,6 +15,10 @@ use super::request_id::{REQUEST_ID, RequestId};
 use crate::error::{ApiError, Code};
 
 type Header = (HeaderName, HeaderValue);
+
+/// With a request that came as `HEAD`: an answer without an end shall not begin.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct HeadOnly;
 
 const API_VERSION: Header = (
     HeaderName::from_static("x-api-version"),
@@ -56,6 +61,7 @@ pub async fn frame(
     let id = RequestId::give(&mut request);
     if *request.method() == Method::HEAD {
         request.head_mut().method = Method::GET;
+        request.extensions_mut().insert(HeadOnly);
     }
     let response = next(request).await?;
     let mut response = match envelope(&response, &id) {

@@ -6,6 +6,7 @@ pub mod cors;
 pub mod current_user;
 pub mod docs;
 pub mod frame;
+pub mod holder;
 pub mod host;
 pub mod html;
 pub mod https;
@@ -17,12 +18,14 @@ pub mod page;
 pub mod permission;
 pub mod request_id;
 pub mod server_timing;
+pub mod sse;
 pub mod text;
 
 use actix_web::Error;
 use actix_web::dev::ServiceResponse;
 
 pub use current_user::{CurrentUser, user_from_token};
+pub use holder::{Holder, Holding};
 pub use input::{OptionalJson, ValidForm, ValidJson, ValidQuery};
 pub use page::{Page, PageQuery};
 pub use permission::{Allowed, Permission};

@@ -67,6 +67,10 @@ permissions! {
     /// Sees what the payment provider told, and what became of it.
     ReadBilling = "billing:read", Support;
     WriteBilling = "billing:write", Admin;
+    /// Sees the whole at a glance.
+    ReadOverview = "overview:read", Support;
+    ReadJobs = "jobs:read", Support;
+    WriteJobs = "jobs:write", Admin;
 }
 
 /// Somebody who has the permission.

@@ -134,7 +134,8 @@ pub(super) async fn claim(
         .await
 }
 
-/// Ends a job that this claim still holds, done or failed for this reason.
+/// Ends a job that this claim still holds, done or failed for this reason. One that failed keeps its payload:
+/// an operator may have it tried again.
 pub(super) async fn end(
     connection: &mut AsyncPgConnection,
     job: &Claimed,
@@ -143,7 +144,8 @@ pub(super) async fn end(
     const SQL: &str = "
         UPDATE jobs
         SET status = CASE WHEN $3 IS NULL THEN 'done' ELSE 'failed' END,
-            last_error = $3, sealed = '', ended_at = now()
+            sealed = CASE WHEN $3 IS NULL THEN '' ELSE sealed END,
+            last_error = $3, ended_at = now()
         WHERE id = $1 AND attempts = $2 AND status = 'waiting'";
     statement(SQL)
         .bind::<SqlUuid, _>(job.id)
@@ -191,8 +193,9 @@ fn interval(duration: Duration) -> TimeDelta {
     TimeDelta::from_std(duration).unwrap_or(TimeDelta::MAX)
 }
 
-/// The payloads of jobs that wait, for whoever changes the key. Those of ended jobs are empty.
-pub const SEALED_PAYLOADS: SealedColumn = SealedColumn::new(COLUMN).only("status = 'waiting'");
+/// The payloads of jobs that wait or failed, for whoever changes the key. Those of done jobs are empty.
+pub const SEALED_PAYLOADS: SealedColumn =
+    SealedColumn::new(COLUMN).only("status <> 'done' AND sealed <> ''");
 
 /// Whether this transaction, and no other, now does the upkeep.
 pub(super) async fn lock_upkeep(connection: &mut AsyncPgConnection) -> QueryResult<bool> {

@@ -122,6 +122,8 @@ pub(super) struct Connection {
     pub(super) ledger: Ledger,
     pub(super) peak_bytes_per_second: u64,
     pub(super) last_handshake: Option<DateTime<Utc>>,
+    /// The last that was measured, which is only while somebody looks.
+    pub(super) round_trip_us: Option<u32>,
     pub(super) expires_at: Option<DateTime<Utc>>,
     pub(super) started_at: DateTime<Utc>,
     pub(super) ended_at: Option<DateTime<Utc>>,

@@ -44,6 +44,17 @@ impl Audience {
         }
     }
 
+    /// How many are open.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.seats().taken.len()
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// The connections on such servers whose owners look, in order.
     #[must_use]
     pub fn owned_on(&self, server: impl Fn(ServerId) -> bool) -> BTreeSet<ConnectionId> {
@@ -130,8 +141,9 @@ mod tests {
         let audience = Arc::new(Audience::default());
         let seat = audience.seat(true);
         seat.show(vec![shown(1, 7)]);
+        assert_eq!(audience.len(), 1);
         drop(seat);
         assert!(audience.owned_on(|_| true).is_empty());
-        assert!(audience.peers().is_empty());
+        assert!(audience.peers().is_empty() && audience.is_empty());
     }
 }

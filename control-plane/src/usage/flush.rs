@@ -6,9 +6,11 @@
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
+use chrono::Utc;
 use shared::ids::{Generation, PeerId, ServerId};
 use tokio_util::sync::CancellationToken;
 
+use super::format::real;
 use super::live::{Live, Node, State};
 use super::store::{self, Report, Stored};
 use crate::db::Pool;
@@ -32,13 +34,22 @@ impl Live {
                 () = stop.cancelled() => true,
                 () = tokio::time::sleep(INTERVAL) => false,
             };
+            let began = Instant::now();
             let flushed = if stopped {
                 self.flush(db).await
             } else {
                 self.take_turn(db).await
             };
-            if let Err(error) = flushed {
-                tracing::warn!(error = %error, "usage.flush_failed");
+            match flushed {
+                Ok(()) => {
+                    metrics::histogram!("usage_flush_seconds").record(began.elapsed());
+                    let now = u64::try_from(Utc::now().timestamp()).unwrap_or(0);
+                    metrics::gauge!("usage_flushed_timestamp_seconds").set(real(now));
+                }
+                Err(error) => {
+                    metrics::counter!("usage_flush_failures_total").increment(1);
+                    tracing::warn!(error = %error, "usage.flush_failed");
+                }
             }
             if stopped {
                 return;

@@ -25,6 +25,16 @@ pub fn megabits(bytes_per_second: f64) -> f64 {
     (bytes_per_second * 8.0 / 1000.0).round() / 1000.0
 }
 
+/// Bytes a second as whole bits a second.
+#[must_use]
+#[expect(
+    clippy::as_conversions,
+    reason = "such a conversion rounds to the nearest bound, as is wanted"
+)]
+pub fn bits(bytes_per_second: f64) -> u64 {
+    (bytes_per_second * 8.0).round() as u64
+}
+
 /// A count as a number for arithmetic; exact up to 2⁵³.
 #[must_use]
 #[expect(
@@ -52,6 +62,14 @@ mod tests {
     #[case(1e18, "1000000.0 TB/s")]
     fn rates_are_short(#[case] bytes: f64, #[case] text: &str) {
         assert_eq!(rate(bytes), text);
+    }
+
+    #[test]
+    fn bits_are_whole_and_never_negative() {
+        assert_eq!(bits(125.06), 1000);
+        assert_eq!(bits(-1.0), 0);
+        assert_eq!(bits(f64::NAN), 0);
+        assert_eq!(bits(f64::INFINITY), u64::MAX);
     }
 
     #[test]

@@ -18,6 +18,7 @@ use super::consumption::Consumptions;
 use super::meter::Meter;
 use super::round_trips::LastTrips;
 use super::store;
+use super::tickets::KeptTickets;
 use crate::fleet::desired::CounterSink;
 
 /// Peers kept in memory; past that, newcomers are not metered live until others leave.
@@ -53,6 +54,7 @@ pub struct Live {
     watchers: Mutex<HashMap<UserId, Weak<Notify>>>,
     audience: Arc<Audience>,
     round_trips: LastTrips,
+    tickets: KeptTickets,
     /// Whose quotas are to be shared anew.
     quotas_due: Mutex<HashSet<UserId>>,
     quota_due: Notify,
@@ -76,6 +78,34 @@ pub(super) struct Node {
     pub(super) urgent: HashSet<PeerId>,
     /// The turn in which all that the node said was stored.
     pub(super) stored_in: u64,
+    /// What the last frame said, and when it came.
+    flow: Option<(Flow, Instant)>,
+}
+
+/// What moves through nodes at a moment.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Flow {
+    /// Bytes a second.
+    pub upload: f64,
+    pub download: f64,
+    /// Peers whose counters moved.
+    pub moving: usize,
+}
+
+impl Flow {
+    fn add(&mut self, other: &Self) {
+        self.upload += other.upload;
+        self.download += other.download;
+        self.moving += other.moving;
+    }
+}
+
+/// What is kept in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Holdings {
+    pub peers: usize,
+    /// Peers of which the database does not have everything yet.
+    pub unstored: usize,
 }
 
 #[derive(Debug)]
@@ -129,10 +159,49 @@ impl Live {
         self.round_trips.of(server, peer, Instant::now())
     }
 
+    /// What moves through the nodes of this replica.
+    #[must_use]
+    pub fn flow(&self, now: Instant) -> Flow {
+        let mut all = Flow::default();
+        for (flow, at) in self
+            .state()
+            .nodes
+            .values()
+            .filter_map(|node| node.flow.as_ref())
+        {
+            if now.saturating_duration_since(*at) < RATE_LIFE {
+                all.add(flow);
+            }
+        }
+        all
+    }
+
+    /// What is kept in memory. Looks at every peer.
+    #[must_use]
+    pub fn holdings(&self) -> Holdings {
+        let state = self.state();
+        let peers = state.nodes.values().flat_map(|node| node.peers.values());
+        Holdings {
+            peers: state.peers,
+            unstored: peers
+                .filter(|entry| entry.meter.unstored().is_some())
+                .count(),
+        }
+    }
+
     /// Who looks at which connections through this replica.
     #[must_use]
     pub const fn audience(&self) -> &Arc<Audience> {
         &self.audience
+    }
+
+    pub(super) const fn round_trips(&self) -> &LastTrips {
+        &self.round_trips
+    }
+
+    /// The tickets that Redis did not take.
+    pub(super) const fn tickets(&self) -> &KeptTickets {
+        &self.tickets
     }
 
     /// What the peer has used of its quota by the node's newest report. With the counters of its `end`,
@@ -209,11 +278,15 @@ impl Live {
     }
 
     pub(super) fn record_at(&self, server: ServerId, frame: &CountersFrame, now: Instant) {
+        metrics::counter!("usage_frames_total").increment(1);
+        metrics::counter!("usage_peer_reports_total")
+            .increment(u64::try_from(frame.entries.len()).unwrap_or(u64::MAX));
         let mut state = self.state();
         let State { nodes, peers, .. } = &mut *state;
         let node = nodes.entry(server).or_default();
         let room = node.consumed.len() < MAX_PEERS;
         let mut refused = 0_u64;
+        let mut flow = Flow::default();
         for (peer, consumed) in &frame.consumed {
             if !node.consumed.observe(*peer, *consumed, room) {
                 refused += 1;
@@ -227,6 +300,12 @@ impl Live {
                     .meter
                     .observe(*counters, frame.taken_at, node.last_frame);
                 entry.seen = now;
+                let (upload, download) = entry.meter.rates();
+                flow.add(&Flow {
+                    upload,
+                    download,
+                    moving: 1,
+                });
             } else if *peers < MAX_PEERS {
                 *peers += 1;
                 node.urgent.insert(*peer);
@@ -244,6 +323,7 @@ impl Live {
             }
         }
         node.last_frame = frame.taken_at;
+        node.flow = Some((flow, now));
         if refused > 0 {
             metrics::counter!("usage_peers_refused_total").increment(refused);
         }
@@ -265,6 +345,7 @@ impl Live {
         *peers = nodes.values().map(|node| node.peers.len()).sum();
         drop(state);
         self.round_trips.forget_old(now);
+        self.tickets.forget_old(now);
         self.watchers()
             .retain(|_, notify| notify.strong_count() > 0);
     }
@@ -334,6 +415,23 @@ pub(super) mod tests {
         live.record(server, frame(103, &[(2, 700)]));
         let reading = live.reading(server, PeerId(1)).expect("known");
         assert_eq!((reading.upload, reading.counters.sent), (0.0, 1000));
+    }
+
+    #[test]
+    fn what_moves_is_the_sum_of_the_last_frames() {
+        let (live, one, other) = (Live::new(), ServerId::generate(), ServerId::generate());
+        live.record(one, frame(100, &[(1, 0), (2, 0)]));
+        live.record(one, frame(101, &[(1, 1000), (2, 500)]));
+        live.record(other, frame(100, &[(1, 0)]));
+        live.record(other, frame(101, &[(1, 250)]));
+        let flow = live.flow(Instant::now());
+        assert_eq!((flow.upload, flow.download, flow.moving), (1750.0, 0.0, 3));
+        live.record(one, frame(102, &[(2, 600)]));
+        let flow = live.flow(Instant::now());
+        assert_eq!((flow.upload, flow.moving), (350.0, 2));
+        assert_eq!(live.flow(Instant::now() + RATE_LIFE), Flow::default());
+        let holdings = live.holdings();
+        assert_eq!((holdings.peers, holdings.unstored), (3, 3));
     }
 
     #[tokio::test]

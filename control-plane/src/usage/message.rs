@@ -1,13 +1,14 @@
-//! The messages of the metrics socket.
+//! The messages of the metrics socket and the event stream.
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use crate::http::sse::Ended;
 use crate::tunnels::ConnectView;
 
-/// A message of the metrics socket.
+/// A message of the metrics socket or the event stream.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(super) enum Message {
@@ -24,6 +25,27 @@ pub(super) enum Message {
     ServerKeyChanging(ServerKeyChanging),
     /// The server has another key. The tunnel goes on with it and with nothing else changed.
     ServerKeyChanged(ServerKeyChanged),
+    /// The month's quota is used up but for a fifth, or for a twentieth.
+    QuotaWarning(QuotaWarning),
+    /// The last event of a stream. A socket says it by its close code instead.
+    Ended(Ended),
+}
+
+impl Message {
+    /// Its `type`, which is also the name of its event.
+    pub(super) const fn kind(&self) -> &'static str {
+        match self {
+            Self::Metrics(_) => "metrics",
+            Self::Connected(_) => "connected",
+            Self::Disconnected(_) => "disconnected",
+            Self::ServerDraining(_) => "server_draining",
+            Self::ServerUnreachable(_) => "server_unreachable",
+            Self::ServerKeyChanging(_) => "server_key_changing",
+            Self::ServerKeyChanged(_) => "server_key_changed",
+            Self::QuotaWarning(_) => "quota_warning",
+            Self::Ended(_) => Ended::EVENT,
+        }
+    }
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -94,4 +116,17 @@ pub(super) struct ServerKeyChanged {
     /// client.
     #[schema(example = "[Interface]\n# PrivateKey = …\nAddress = 10.8.0.2/32\n")]
     pub(super) wg_config: Option<String>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct QuotaWarning {
+    pub(super) timestamp: DateTime<Utc>,
+    /// How much of the quota is used at the least: 80 or 95.
+    #[schema(example = 80)]
+    pub(super) percent: u64,
+    /// Of this month, in both directions together.
+    #[schema(example = 10_737_418_240_u64)]
+    pub(super) quota_bytes: u64,
+    #[schema(example = 8_589_934_592_u64)]
+    pub(super) used_bytes: u64,
 }

@@ -1,4 +1,4 @@
-//! Who watches a metrics socket, and for how long they may.
+//! Who watches a user's connections, and for how long they may.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -12,14 +12,13 @@ use serde::Deserialize;
 use shared::ids::UserId;
 use utoipa::IntoParams;
 
-use crate::accounts::sessions;
+use super::tickets::{self, Bearer, Pass};
 use crate::app::AppState;
 use crate::error::{ApiError, Code};
-use crate::http::current_user::{bearer, user_from_token};
+use crate::http::Holder;
+use crate::http::current_user::bearer;
 use crate::http::input::parse_query;
-use crate::http::permission::{WatchConnections, allowed_on};
-use crate::http::{Allowed, CurrentUser};
-use crate::operators;
+use crate::http::permission::WatchConnections;
 
 #[derive(Debug, Deserialize, Validate, IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -28,6 +27,10 @@ pub(super) struct SocketQuery {
     #[garde(skip)]
     #[param(value_type = Option<String>, nullable = false)]
     token: Option<SecretString>,
+    /// In place of a token: a ticket of `POST /connection/ticket`, good for one time.
+    #[garde(skip)]
+    #[param(value_type = Option<String>, nullable = false)]
+    ticket: Option<SecretString>,
 }
 
 /// Whoever may watch the connections of `user`: the user themself, or somebody with
@@ -35,71 +38,95 @@ pub(super) struct SocketQuery {
 #[derive(Debug)]
 pub(super) struct Viewer {
     pub(super) user: UserId,
-    who: Who,
+    who: Holder,
 }
 
+/// A [`Viewer`] who shows a token in the `Authorization` header and nothing else: whoever asks for a
+/// ticket.
 #[derive(Debug)]
-enum Who {
-    Person(CurrentUser),
-    Operator(SecretString),
-}
+pub(super) struct TokenHolder(pub(super) Viewer);
 
 impl Viewer {
-    async fn admit(state: &AppState, token: &str, user: UserId) -> Result<Self, ApiError> {
-        let who = if operators::is_operator_token(token) {
-            allowed_on::<WatchConnections>(state, token, Some(user.0)).await?;
-            Who::Operator(token.into())
-        } else {
-            let person = user_from_token(state, token).await?;
-            if person.id != user {
-                Allowed::<WatchConnections>::person(&person)?;
-            }
-            Who::Person(person)
+    /// The bearer of a token, who wants to watch this user, or themself.
+    async fn admit(state: &AppState, token: &str, user: Option<UserId>) -> Result<Self, ApiError> {
+        let who = Holder::of(state, token).await?;
+        let user = match (&who, user) {
+            (_, Some(user)) => user,
+            (Holder::Person(person), None) => person.id,
+            // An operator has no connections.
+            (Holder::Operator(_), None) => return Err(Code::Unauthorized.into()),
         };
-        Ok(Self { user, who })
+        let viewer = Self { user, who };
+        if !viewer.is_owner() {
+            let resource = Some(user.0);
+            viewer
+                .who
+                .permit::<WatchConnections>(state, resource)
+                .await?;
+        }
+        Ok(viewer)
+    }
+
+    /// The bearer of a ticket. One for somebody else's connections is worth nothing, and is used up.
+    async fn redeem(
+        state: &AppState,
+        ticket: &str,
+        user: Option<UserId>,
+    ) -> Result<Self, ApiError> {
+        let pass = tickets::redeem(state, ticket).await?;
+        let viewer = Self {
+            user: pass.user,
+            who: match pass.bearer {
+                Bearer::Person(person) => Holder::Person(person),
+                Bearer::Operator(token) => Holder::Operator(token.into()),
+            },
+        };
+        let is_meant = user.is_none_or(|user| user == viewer.user);
+        let has_time = viewer.expires_at().is_none_or(|at| at > Utc::now());
+        if is_meant && has_time && viewer.is_admitted(state).await? {
+            Ok(viewer)
+        } else {
+            Err(Code::Unauthorized.into())
+        }
+    }
+
+    /// What a ticket of this viewer's stands for.
+    pub(super) fn pass(&self) -> Pass {
+        Pass {
+            user: self.user,
+            bearer: match &self.who {
+                Holder::Person(person) => Bearer::Person(person.clone()),
+                Holder::Operator(token) => Bearer::Operator(token.expose_secret().to_owned()),
+            },
+        }
     }
 
     /// Whether the connections are the viewer's own.
     pub(super) fn is_owner(&self) -> bool {
-        matches!(&self.who, Who::Person(person) if person.id == self.user)
+        matches!(&self.who, Holder::Person(person) if person.id == self.user)
     }
 
     /// When the token ends, where it says so.
-    pub(super) fn expires_at(&self) -> Option<DateTime<Utc>> {
-        match &self.who {
-            Who::Person(person) => Some(person.expires_at),
-            Who::Operator(_) => None,
-        }
+    pub(super) const fn expires_at(&self) -> Option<DateTime<Utc>> {
+        self.who.expires_at()
     }
 
     /// Whether they are known to be out, without asking anybody.
     pub(super) fn is_out(&self, state: &AppState) -> bool {
-        match &self.who {
-            Who::Person(person) => state.revocations().is_revoked(person.session) == Some(true),
-            Who::Operator(_) => false,
-        }
+        self.who.is_out(state)
     }
 
     /// Asks whoever knows; costs no query for a person while Redis tells of ended sessions.
     pub(super) async fn is_admitted(&self, state: &AppState) -> Result<bool, ApiError> {
-        match &self.who {
-            Who::Person(person) => match state.revocations().is_revoked(person.session) {
-                Some(revoked) => Ok(!revoked),
-                None => Ok(!sessions::has_ended(state, person.session).await?),
-            },
-            Who::Operator(token) => {
-                let token = token.expose_secret();
-                match allowed_on::<WatchConnections>(state, token, Some(self.user.0)).await {
-                    Ok(_) => Ok(true),
-                    Err(error) if error.code().status().is_client_error() => Ok(false),
-                    Err(error) => Err(error),
-                }
-            }
-        }
+        let resource = Some(self.user.0);
+        self.who
+            .is_admitted::<WatchConnections>(state, resource)
+            .await
     }
 }
 
-/// Of `/…/{user_id}`, with the token in the header or the query.
+/// Of `/…/{user_id}`, or of a path without it, which is about the caller; with the token in the header or
+/// the query, or a ticket in the query.
 impl FromRequest for Viewer {
     type Error = ApiError;
     type Future = Pin<Box<dyn Future<Output = Result<Self, ApiError>>>>;
@@ -107,15 +134,44 @@ impl FromRequest for Viewer {
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
         let request = request.clone();
         Box::pin(async move {
-            let state = request
-                .app_data::<web::Data<AppState>>()
-                .ok_or_else(|| ApiError::internal("the application has no state"))?;
+            let state = state_of(&request)?;
             let query: SocketQuery = parse_query(request.query_string())?;
             let token = bearer(&request).or(query.token.as_ref().map(ExposeSecret::expose_secret));
-            let token = token.ok_or(Code::Unauthorized)?;
-            let user = request.match_info().query("user_id").parse();
-            let user = user.map_err(|_| ApiError::invalid("user_id", "Must be a UUID"))?;
-            Self::admit(state, token, user).await
+            match (token, &query.ticket) {
+                (Some(token), _) => Self::admit(state, token, user_of(&request)?).await,
+                (None, Some(ticket)) => {
+                    Self::redeem(state, ticket.expose_secret(), user_of(&request)?).await
+                }
+                (None, None) => Err(Code::Unauthorized.into()),
+            }
         })
     }
+}
+
+impl FromRequest for TokenHolder {
+    type Error = ApiError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self, ApiError>>>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        let request = request.clone();
+        Box::pin(async move {
+            let state = state_of(&request)?;
+            let token = bearer(&request).ok_or(Code::Unauthorized)?;
+            let viewer = Viewer::admit(state, token, user_of(&request)?).await?;
+            Ok(Self(viewer))
+        })
+    }
+}
+
+fn state_of(request: &HttpRequest) -> Result<&AppState, ApiError> {
+    let state = request.app_data::<web::Data<AppState>>();
+    let state = state.ok_or_else(|| ApiError::internal("the application has no state"))?;
+    Ok(state)
+}
+
+/// Whom the path names.
+fn user_of(request: &HttpRequest) -> Result<Option<UserId>, ApiError> {
+    let named = request.match_info().get("user_id");
+    let user = named.map(str::parse).transpose();
+    user.map_err(|_| ApiError::invalid("user_id", "Must be a UUID"))
 }

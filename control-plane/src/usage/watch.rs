@@ -126,6 +126,11 @@ impl Watch {
         }
     }
 
+    /// Whether no connection is followed.
+    pub(super) const fn is_empty(&self) -> bool {
+        self.followed.is_empty()
+    }
+
     /// What the socket shows.
     pub(super) fn shown(&self) -> Vec<Shown> {
         let shown = |followed: &Followed| {

@@ -126,6 +126,14 @@ const CONTRACT: &[(&str, &str)] = &[
     ("GET", "/api/v1/analytics/servers/usage"),
     ("GET", "/api/v1/analytics/users/top"),
     ("GET", "/api/v1/analytics/plans"),
+    ("GET", "/api/v1/connection/events"),
+    ("GET", "/api/v1/connection/events/{id}"),
+    ("POST", "/api/v1/connection/ticket"),
+    ("POST", "/api/v1/connection/ticket/{id}"),
+    ("GET", "/api/v1/admin/overview"),
+    ("GET", "/api/v1/admin/overview/stream"),
+    ("GET", "/api/v1/admin/jobs"),
+    ("POST", "/api/v1/admin/jobs/{id}/retry"),
 ];
 
 fn routes(document: &Value) -> Vec<(String, String)> {

@@ -81,6 +81,37 @@ async fn one_connection_has_it_all_and_ends_with_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_watches_is_warned_once() {
+    let app = start().await;
+    let node = app.node("fra").await;
+    let user = app.user_on("small").await;
+    let tunnel = connected(&user, &node).await;
+    node.add_traffic(tunnel.connection_id, QUOTA / 100 * 85, 0);
+    wait_until("it is stored", SOON, async || {
+        let used = "SELECT coalesce(sum(consumed), 0) FROM quota_usage";
+        app.db().number(used).await >= 42_500_000
+    })
+    .await;
+    let socket = user.metrics(user.user(), user.token()).await;
+    let mut socket = socket.expect("the socket opens");
+    let mut stream = user
+        .events("/api/v1/connection/events")
+        .await
+        .expect("opens");
+    let told = stream.next_of("quota_warning").await;
+    assert_eq!(told["percent"], 80);
+    assert_eq!(told["quota_bytes"], QUOTA);
+    assert_eq!(told["used_bytes"], 42_500_000);
+    let told = socket.next_of("quota_warning").await;
+    assert_eq!(told["percent"], 80);
+    for _ in 0..3 {
+        let next = stream.next().await.expect("an event");
+        assert_eq!(next.event, "metrics");
+    }
+    app.finish(&[&node]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_larger_plan_opens_what_a_quota_closed() {
     let app = start().await;
     let node = app.node("fra").await;

@@ -85,6 +85,54 @@ async fn it_comes_through_another_replica_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_last_one_stays_with_the_connection() {
+    let app = TestApp::start().await;
+    let node = app.node("fra").await;
+    let user = app.user().await;
+    let tunnel = user.connected(&json!({})).await;
+    let only = |status: &Value| status["connections"][0].clone();
+    assert!(only(&user.status().await)["ping_ms"].is_null());
+    let socket = user.metrics(user.user(), user.token()).await;
+    let socket = socket.expect("the socket opens");
+    let peer = peer_of(&node, tunnel.connection_id);
+    wait_until("it is stored", 2 * SOON, async || {
+        measure(&node, &[(peer, 24_600)]).await;
+        let stored = "SELECT count(*) FROM connections WHERE round_trip_us = 24600";
+        app.db().number(stored).await == 1
+    })
+    .await;
+    drop(socket);
+    let shown = only(&user.status().await);
+    assert_eq!(shown["ping_ms"], 25);
+    node.add_traffic(tunnel.connection_id, 5_000_000, 5_000_000);
+    node.report().await;
+    wait_until("the counters arrive", SOON, async || {
+        only(&user.status().await)["bytes_sent"] == 5_000_000
+    })
+    .await;
+    let shown = only(&user.status().await);
+    for speed in ["avg_speed", "peak_speed", "current_speed"] {
+        let text = shown[speed].as_str().expect("a text");
+        assert!(text.ends_with("B/s"), "{shown}");
+    }
+    assert!(
+        !shown["avg_speed"]
+            .as_str()
+            .expect("a text")
+            .starts_with("0 "),
+        "{shown}"
+    );
+    let ended = user
+        .disconnect(tunnel.connection_id)
+        .await
+        .expect(200)
+        .json();
+    assert_eq!(ended["ping_ms"], 25, "{ended}");
+    assert!(ended["last_handshake"].is_string(), "{ended}");
+    app.finish(&[&node]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_replica_that_is_gone_looks_no_more() {
     let mut app = TestApp::replicas(2).await;
     let node = app.node("fra").await;

@@ -344,6 +344,38 @@ const TABLE: &[(&str, &str, Access)] = &[
         "/api/v1/analytics/plans",
         Permitted("analytics:read", Role::Support),
     ),
+    ("GET", "/api/v1/connection/events", People),
+    (
+        "GET",
+        "/api/v1/connection/events/{id}",
+        SelfOr("connections:read", Role::Support),
+    ),
+    ("POST", "/api/v1/connection/ticket", People),
+    (
+        "POST",
+        "/api/v1/connection/ticket/{id}",
+        SelfOr("connections:read", Role::Support),
+    ),
+    (
+        "GET",
+        "/api/v1/admin/overview",
+        Permitted("overview:read", Role::Support),
+    ),
+    (
+        "GET",
+        "/api/v1/admin/overview/stream",
+        Permitted("overview:read", Role::Support),
+    ),
+    (
+        "GET",
+        "/api/v1/admin/jobs",
+        Permitted("jobs:read", Role::Support),
+    ),
+    (
+        "POST",
+        "/api/v1/admin/jobs/{id}/retry",
+        Permitted("jobs:write", Role::Admin),
+    ),
     ("POST", "/node/v1/enrol", Nodes),
     ("GET", "/node/v1/session", Nodes),
 ];
@@ -446,6 +478,8 @@ struct Scene<'a> {
     alert: Uuid,
     /// Something that Stripe told.
     event: Uuid,
+    /// Work that nobody here does.
+    job: Uuid,
     /// What is to be paid by the owner, and a refund of it.
     payment: Uuid,
     refund: Uuid,
@@ -499,6 +533,7 @@ impl<'a> Scene<'a> {
             enrolment,
             alert: alert(app).await,
             event: event(app).await,
+            job: job(app).await,
             payment,
             refund,
         }
@@ -520,8 +555,13 @@ impl<'a> Scene<'a> {
             self.device
         } else if before.contains("/sessions/") {
             self.session
-        } else if before.contains("/ws/") {
+        } else if ["/ws/", "/connection/events/", "/connection/ticket/"]
+            .iter()
+            .any(|part| before.contains(part))
+        {
             self.owner.user().0
+        } else if before.contains("/jobs/") {
+            self.job
         } else if before.contains("/users/") {
             self.person.0
         } else if before.contains("/admin/servers/") {
@@ -586,6 +626,10 @@ impl<'a> Scene<'a> {
                 path => body(path),
             });
         }
+        // An answer that has no end once somebody was let in.
+        if path.ends_with("/stream") || path.contains("/connection/events") {
+            return self.app.client().send_for_head(request).await;
+        }
         self.app.client().send(request).await
     }
 }
@@ -631,6 +675,19 @@ async fn event(app: &TestApp) -> Uuid {
     let latest = "SELECT id::text FROM stripe_events ORDER BY received_at DESC LIMIT 1";
     let ids = app.db().texts(latest).await;
     ids[0].parse().expect("an id")
+}
+
+/// Work that nobody here does, and that failed.
+async fn job(app: &TestApp) -> Uuid {
+    let job = Uuid::now_v7();
+    app.db()
+        .execute(&format!(
+            "DELETE FROM jobs WHERE kind = 'of_nobody';
+             INSERT INTO jobs (id, kind, sealed, status, ended_at)
+             VALUES ('{job}', 'of_nobody', 'x', 'failed', now())"
+        ))
+        .await;
+    job
 }
 
 /// What this person has to pay, and a refund that cannot be.
@@ -818,5 +875,8 @@ async fn every_operation_knows_its_own() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    app.db()
+        .execute("DELETE FROM jobs WHERE kind = 'of_nobody'")
+        .await;
     app.finish(&[&node]).await;
 }

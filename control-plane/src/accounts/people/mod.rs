@@ -10,3 +10,4 @@ mod store;
 mod views;
 
 pub use routes::routes;
+pub use store::{PeopleCount, count};

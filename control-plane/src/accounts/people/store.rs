@@ -5,6 +5,7 @@ use diesel::dsl::now;
 use diesel::pg::Pg;
 use diesel::prelude::*;
 use diesel::result::Error;
+use diesel::sql_types::BigInt;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use shared::ids::UserId;
 use uuid::Uuid;
@@ -12,6 +13,7 @@ use uuid::Uuid;
 use crate::accounts::store::lower;
 use crate::accounts::{Role, UnknownRole};
 use crate::db::schema::users;
+use crate::db::statement;
 
 /// Who is asked for: all that is given has to hold.
 #[derive(Debug, Clone, Default)]
@@ -93,6 +95,42 @@ pub(super) async fn list(
     let people = rows.into_iter().map(Row::into_summary);
     let total = u64::try_from(total).unwrap_or_default();
     Ok((people.collect::<QueryResult<_>>()?, total))
+}
+
+/// How many people there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PeopleCount {
+    pub total: u64,
+    /// Not suspended.
+    pub active: u64,
+    /// With a verified address.
+    pub verified: u64,
+}
+
+/// How many people there are. Reads the whole table.
+pub async fn count(connection: &mut AsyncPgConnection) -> QueryResult<PeopleCount> {
+    const SQL: &str = "
+        SELECT count(*) AS total, count(*) FILTER (WHERE is_active) AS active,
+               count(*) FILTER (WHERE is_verified) AS verified
+          FROM users WHERE deleted_at IS NULL";
+
+    #[derive(QueryableByName)]
+    struct Counts {
+        #[diesel(sql_type = BigInt)]
+        total: i64,
+        #[diesel(sql_type = BigInt)]
+        active: i64,
+        #[diesel(sql_type = BigInt)]
+        verified: i64,
+    }
+
+    let counts: Counts = statement(SQL).get_result(connection).await?;
+    let count = |number| u64::try_from(number).unwrap_or_default();
+    Ok(PeopleCount {
+        total: count(counts.total),
+        active: count(counts.active),
+        verified: count(counts.verified),
+    })
 }
 
 /// What a change of somebody's account is decided by.

@@ -22,7 +22,7 @@ pub use open::{NewSession, Tokens, open};
 pub use refresh::{RefreshError, refresh};
 pub use revocations::Revocations;
 pub use routes::routes;
-pub use store::forget_ended;
+pub use store::{count, forget_ended};
 
 use std::fmt;
 use std::str::FromStr;

@@ -33,6 +33,15 @@ pub(super) async fn is_live(
     select(exists(live)).get_result(connection).await
 }
 
+/// How many have not ended. Reads the whole table.
+pub async fn count(connection: &mut AsyncPgConnection) -> QueryResult<u64> {
+    let live = sessions::table
+        .filter(sessions::revoked_at.is_null())
+        .filter(sessions::expires_at.gt(dsl::now));
+    let count: i64 = live.count().get_result(connection).await?;
+    Ok(u64::try_from(count).unwrap_or_default())
+}
+
 /// A session just stored.
 pub(super) struct Opened {
     /// The person's, at this moment.

@@ -20,3 +20,4 @@ pub use nightly::nightly;
 pub use report::{Count, Report};
 pub use routes::routes;
 pub use run::{ReconcileError, reconcile};
+pub use store::{Latest, latest};

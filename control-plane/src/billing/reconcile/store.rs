@@ -76,6 +76,31 @@ pub(super) async fn last(connection: &mut AsyncPgConnection) -> QueryResult<Opti
     .transpose()
 }
 
+/// How the latest one ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Latest {
+    pub started_at: DateTime<Utc>,
+    pub ended_at: DateTime<Utc>,
+    /// It repaired nothing.
+    pub is_dry_run: bool,
+    /// It read everything.
+    pub is_complete: bool,
+    /// It left nothing that it could not read or write.
+    pub is_clean: bool,
+}
+
+/// How the latest one ended.
+pub async fn latest(connection: &mut AsyncPgConnection) -> QueryResult<Option<Latest>> {
+    let ended = last(connection).await?;
+    Ok(ended.map(|ended| Latest {
+        started_at: ended.started_at,
+        ended_at: ended.ended_at,
+        is_dry_run: ended.is_dry_run,
+        is_complete: ended.report.is_complete,
+        is_clean: ended.report.is_clean(),
+    }))
+}
+
 /// When the latest began that read everything and repaired what it found.
 pub(super) async fn last_complete(
     connection: &mut AsyncPgConnection,

@@ -19,4 +19,4 @@ pub use lapse::run;
 pub use machine::{Policy, Seen, Status, StripeStatus, Subscription, entitles, fold};
 pub use reference::{Billed, Reference, SEALED_SUBSCRIPTION_IDS, billed, is_new};
 pub use routes::{StatusView, aliases, current, routes};
-pub use store::{AtStripe, all_at_stripe, at_stripe, row_of};
+pub use store::{AtStripe, PlanCount, all_at_stripe, at_stripe, count, row_of};

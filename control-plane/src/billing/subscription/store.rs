@@ -34,6 +34,34 @@ struct Row {
     stripe_hash: Option<Vec<u8>>,
 }
 
+/// How many subscriptions of a plan have a status.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlanCount {
+    pub plan: String,
+    pub status: String,
+    pub count: u64,
+}
+
+/// Subscriptions by plan and status. Reads the whole table.
+pub async fn count(connection: &mut AsyncPgConnection) -> QueryResult<Vec<PlanCount>> {
+    let rows: Vec<(String, String, i64)> = subscriptions::table
+        .group_by((subscriptions::plan_id, subscriptions::status))
+        .select((
+            subscriptions::plan_id,
+            subscriptions::status,
+            diesel::dsl::count_star(),
+        ))
+        .order((subscriptions::plan_id, subscriptions::status))
+        .load(connection)
+        .await?;
+    let count = |(plan, status, count): (_, _, i64)| PlanCount {
+        plan,
+        status,
+        count: u64::try_from(count).unwrap_or_default(),
+    };
+    Ok(rows.into_iter().map(count).collect())
+}
+
 /// A subscription with whose it is.
 #[derive(Debug, Clone)]
 pub(super) struct Stored {

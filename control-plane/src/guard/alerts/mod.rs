@@ -32,7 +32,7 @@ use crate::mail::{self, Letter};
 use crate::secrets::KeyRing;
 
 pub(super) use self::store::Filter;
-pub(crate) use self::store::forget;
+pub(crate) use self::store::{OpenAlerts, forget, open_alerts};
 
 /// Attacks that wait for Postgres at once.
 const CAPACITY: usize = 1_024;

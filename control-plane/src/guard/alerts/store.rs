@@ -232,6 +232,38 @@ pub(super) async fn acknowledge(
         .map(|changed| changed == 1)
 }
 
+/// Attacks that somebody has to look at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct OpenAlerts {
+    /// Nobody looked into them.
+    pub(crate) open: u64,
+    /// They go on.
+    pub(crate) ongoing: u64,
+}
+
+/// How many there are of either.
+pub(crate) async fn open_alerts(connection: &mut AsyncPgConnection) -> QueryResult<OpenAlerts> {
+    const SQL: &str = "
+        SELECT count(*) FILTER (WHERE acknowledged_at IS NULL) AS open,
+               count(*) FILTER (WHERE ended_at IS NULL) AS ongoing
+          FROM security_alerts WHERE acknowledged_at IS NULL OR ended_at IS NULL";
+
+    #[derive(QueryableByName)]
+    struct Counts {
+        #[diesel(sql_type = BigInt)]
+        open: i64,
+        #[diesel(sql_type = BigInt)]
+        ongoing: i64,
+    }
+
+    let counts: Counts = statement(SQL).get_result(connection).await?;
+    let count = |number| u64::try_from(number).unwrap_or(0);
+    Ok(OpenAlerts {
+        open: count(counts.open),
+        ongoing: count(counts.ongoing),
+    })
+}
+
 /// Deletes the rows of attacks that ended before a time.
 pub(crate) async fn forget(
     connection: &mut AsyncPgConnection,

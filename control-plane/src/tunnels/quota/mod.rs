@@ -21,7 +21,7 @@ use uuid::Uuid;
 use self::shares::{Lease, UNLIMITED, Verdict, share};
 use super::bounds::unfit;
 use super::end::announce;
-use super::store::{self, Account, Desired, Limited, Stamp};
+use super::store::{self, Account, Desired, Limited, MonthUsed, Stamp};
 use crate::app::AppState;
 use crate::error::ApiError;
 
@@ -57,6 +57,12 @@ pub async fn run(state: &AppState) {
 async fn out_of_step(state: &AppState) -> Result<Vec<UserId>, ApiError> {
     let mut conn = state.db().get().await?;
     Ok(store::out_of_step(&mut conn, SWEEP_LIMIT).await?)
+}
+
+/// What a person used of this month's quota; none where the plan has none.
+pub async fn month_used(state: &AppState, user: UserId) -> Result<Option<MonthUsed>, ApiError> {
+    let mut conn = state.db().get().await?;
+    Ok(store::month_used(&mut conn, user).await?)
 }
 
 /// Gives a person's live connections the limits of the plan as it stands within `connection`, which may

@@ -15,9 +15,9 @@ use crate::fleet::FleetView;
 use crate::tunnels::client_config::ClientConfig;
 use crate::tunnels::connect::Established;
 use crate::tunnels::model::{Connection, ServerSummary, Status};
-use crate::usage::Live;
 use crate::usage::format::{rate, real};
 use crate::usage::ledger::Ledger;
+use crate::usage::{Live, milliseconds};
 
 /// The server of a connection.
 #[derive(Serialize, ToSchema)]
@@ -147,6 +147,10 @@ pub(super) struct DisconnectView {
     total_bytes: u64,
     /// The node has said that the peer is gone: the counts do not change any more.
     is_final: bool,
+    last_handshake: Option<DateTime<Utc>>,
+    /// The last round trip between server and client that was measured; null where nobody looked.
+    #[schema(example = 25)]
+    ping_ms: Option<u32>,
     summary: Summary,
 }
 
@@ -164,8 +168,7 @@ impl DisconnectView {
         let usage = Usage::of(connection, live);
         let ended_at = connection.ended_at.unwrap_or(now);
         let seconds = seconds_between(connection.started_at, ended_at);
-        let total = usage.ledger.sent.saturating_add(usage.ledger.received);
-        let average = real(total) / real(seconds.max(1));
+        let average = usage.average(seconds);
         Self {
             connection_id: connection.id.0,
             status: "ended",
@@ -175,11 +178,13 @@ impl DisconnectView {
             duration_seconds: seconds,
             bytes_sent: usage.ledger.sent,
             bytes_received: usage.ledger.received,
-            total_bytes: total,
+            total_bytes: usage.total(),
             is_final: connection.status == Status::Disconnected,
+            last_handshake: usage.last_handshake,
+            ping_ms: usage.ping,
             summary: Summary {
                 avg_speed: rate(average),
-                peak_speed: rate(real(usage.peak).max(average)),
+                peak_speed: rate(usage.peak_beside(average)),
             },
         }
     }
@@ -211,6 +216,15 @@ pub(super) struct ConnectionView {
     bytes_received: u64,
     #[schema(example = "1.2 MB/s")]
     current_speed: String,
+    /// Over the whole time, both directions together.
+    #[schema(example = "0.8 MB/s")]
+    avg_speed: String,
+    /// In the fastest second.
+    #[schema(example = "2.5 MB/s")]
+    peak_speed: String,
+    /// The last round trip between server and client that was measured, which is while somebody looks.
+    #[schema(example = 25)]
+    ping_ms: Option<u32>,
     last_handshake: Option<DateTime<Utc>>,
     started_at: DateTime<Utc>,
     duration_seconds: u64,
@@ -247,6 +261,8 @@ impl StatusView {
 impl ConnectionView {
     fn new(connection: &Connection, live: &Live, fleet: &FleetView, now: DateTime<Utc>) -> Self {
         let usage = Usage::of(connection, live);
+        let seconds = seconds_between(connection.started_at, now);
+        let average = usage.average(seconds);
         let server = connection.server.as_ref();
         let next_key = server.and_then(|server| next_key(fleet, server.id));
         Self {
@@ -262,9 +278,12 @@ impl ConnectionView {
             bytes_sent: usage.ledger.sent,
             bytes_received: usage.ledger.received,
             current_speed: rate(usage.speed),
+            avg_speed: rate(average),
+            peak_speed: rate(usage.peak_beside(average)),
+            ping_ms: usage.ping,
             last_handshake: usage.last_handshake,
             started_at: connection.started_at,
-            duration_seconds: seconds_between(connection.started_at, now),
+            duration_seconds: seconds,
             expires_at: connection.expires_at,
             next_public_key: next_key.map(|next| next.public_key.to_base64()),
             key_changes_at: next_key.map(|next| next.at),
@@ -278,28 +297,47 @@ struct Usage {
     speed: f64,
     peak: u64,
     last_handshake: Option<DateTime<Utc>>,
+    /// Milliseconds.
+    ping: Option<u32>,
 }
 
 impl Usage {
     fn of(connection: &Connection, live: &Live) -> Self {
-        let reading = connection
-            .server
-            .as_ref()
-            .and_then(|server| live.reading(server.id, connection.peer));
-        let Some(reading) = reading else {
-            return Self {
-                ledger: connection.ledger,
-                speed: 0.0,
-                peak: connection.peak_bytes_per_second,
-                last_handshake: connection.last_handshake,
-            };
+        let stored = Self {
+            ledger: connection.ledger,
+            speed: 0.0,
+            peak: connection.peak_bytes_per_second,
+            last_handshake: connection.last_handshake,
+            ping: connection.round_trip_us.map(milliseconds),
+        };
+        let Some(server) = &connection.server else {
+            return stored;
+        };
+        let ping = live.ping(server.id, connection.peer).or(stored.ping);
+        let Some(reading) = live.reading(server.id, connection.peer) else {
+            return Self { ping, ..stored };
         };
         Self {
-            ledger: connection.ledger.fold(&reading.counters),
+            ledger: stored.ledger.fold(&reading.counters),
             speed: reading.upload + reading.download,
-            peak: reading.peak.max(connection.peak_bytes_per_second),
-            last_handshake: reading.last_handshake().max(connection.last_handshake),
+            peak: reading.peak.max(stored.peak),
+            last_handshake: reading.last_handshake().max(stored.last_handshake),
+            ping,
         }
+    }
+
+    fn total(&self) -> u64 {
+        self.ledger.sent.saturating_add(self.ledger.received)
+    }
+
+    /// Bytes a second over so many seconds.
+    fn average(&self, seconds: u64) -> f64 {
+        real(self.total()) / real(seconds.max(1))
+    }
+
+    /// The fastest second; no slower than the average, which short connections have from their last report.
+    fn peak_beside(&self, average: f64) -> f64 {
+        real(self.peak).max(average)
     }
 }
 

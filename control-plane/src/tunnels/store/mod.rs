@@ -41,7 +41,8 @@ pub(super) use quota::Rates;
 pub(super) use quota::{
     Account, Desired, Limited, Stamp, accounts, live_under, out_of_step, write_limits,
 };
-pub(super) use read::{by_id, history, live_of};
+pub use read::{LiveCount, MonthUsed, count_live};
+pub(super) use read::{by_id, history, live_of, month_used};
 pub use sealed::SEALED_PRESHARED_KEYS;
 
 /// A key that was checked when it was stored, taken without checking it again.

@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
+use diesel::sql_types::{BigInt, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use ipnet::IpNet;
 use shared::ids::{ConnectionId, Generation, PeerId, ServerId, UserId};
@@ -9,6 +10,7 @@ use uuid::Uuid;
 
 use super::{addresses_from_row, corrupt, key_from_row};
 use crate::db::schema::{connections, vpn_servers};
+use crate::db::statement;
 use crate::tunnels::history::PastConnection;
 use crate::tunnels::model::{Connection, ServerSummary, Status};
 use crate::usage::ledger::{Ledger, from_row};
@@ -31,6 +33,7 @@ struct Row {
     generation_received: i64,
     peak_bytes_per_second: i64,
     last_handshake_at: Option<DateTime<Utc>>,
+    round_trip_us: Option<i32>,
     expires_at: Option<DateTime<Utc>>,
     started_at: DateTime<Utc>,
     ended_at: Option<DateTime<Utc>>,
@@ -129,6 +132,74 @@ pub(in crate::tunnels) async fn history(
         .collect())
 }
 
+/// What a person used of the month's quota.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MonthUsed {
+    pub quota: u64,
+    /// As far as nodes reported it.
+    pub used: u64,
+}
+
+/// What the person used of this month's quota; none where the plan has none.
+pub(in crate::tunnels) async fn month_used(
+    conn: &mut AsyncPgConnection,
+    user: UserId,
+) -> QueryResult<Option<MonthUsed>> {
+    const SQL: &str = "
+        SELECT e.quota_bytes AS quota, coalesce(q.consumed, 0) AS used
+          FROM entitlements e
+          LEFT JOIN quota_usage q ON q.user_id = e.user_id
+                AND q.month = date_trunc('month', now() AT TIME ZONE 'UTC')::date
+         WHERE e.user_id = $1 AND e.quota_bytes IS NOT NULL";
+
+    #[derive(QueryableByName)]
+    struct Month {
+        #[diesel(sql_type = BigInt)]
+        quota: i64,
+        #[diesel(sql_type = BigInt)]
+        used: i64,
+    }
+
+    let month: Option<Month> = statement(SQL)
+        .bind::<SqlUuid, _>(user.0)
+        .get_result(conn)
+        .await
+        .optional()?;
+    Ok(month.map(|month| MonthUsed {
+        quota: from_row(month.quota),
+        used: from_row(month.used),
+    }))
+}
+
+/// How many connections there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LiveCount {
+    pub connecting: u64,
+    pub connected: u64,
+}
+
+/// How many are live, by the partial index of their addresses and keys.
+pub async fn count_live(conn: &mut AsyncPgConnection) -> QueryResult<LiveCount> {
+    const SQL: &str = "
+        SELECT count(*) FILTER (WHERE status = 'connecting') AS connecting,
+               count(*) FILTER (WHERE status = 'connected') AS connected
+          FROM connections WHERE status IN ('connecting', 'connected')";
+
+    #[derive(QueryableByName)]
+    struct Counts {
+        #[diesel(sql_type = BigInt)]
+        connecting: i64,
+        #[diesel(sql_type = BigInt)]
+        connected: i64,
+    }
+
+    let counts: Counts = statement(SQL).get_result(conn).await?;
+    Ok(LiveCount {
+        connecting: from_row(counts.connecting),
+        connected: from_row(counts.connected),
+    })
+}
+
 fn from_rows((row, server): (Row, Option<ServerRow>)) -> QueryResult<Connection> {
     let generation =
         u32::try_from(row.counter_generation).map_err(|_| corrupt("a counter generation"))?;
@@ -151,6 +222,7 @@ fn from_rows((row, server): (Row, Option<ServerRow>)) -> QueryResult<Connection>
         },
         peak_bytes_per_second: from_row(row.peak_bytes_per_second),
         last_handshake: row.last_handshake_at,
+        round_trip_us: row.round_trip_us.and_then(|it| u32::try_from(it).ok()),
         expires_at: row.expires_at,
         started_at: row.started_at,
         ended_at: row.ended_at,
