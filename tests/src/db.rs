@@ -96,6 +96,37 @@ impl TestDb {
     }
 }
 
+impl TestDb {
+    /// Where anything in any column of any table matches the pattern: the table's name and what was found. Bytes
+    /// are looked at as the letters that they are.
+    pub async fn find(&self, pattern: &str) -> Vec<String> {
+        let columns = self
+            .texts(
+                "SELECT quote_ident(table_name) || ' ' || quote_ident(column_name) || ' ' || udt_name
+                   FROM information_schema.columns JOIN information_schema.tables USING (table_schema, table_name)
+                  WHERE table_schema = 'public' AND table_type = 'BASE TABLE'
+                    AND table_name NOT LIKE '\\_\\_diesel%'",
+            )
+            .await;
+        let pattern = pattern.replace('\'', "''");
+        let mut found = Vec::new();
+        for column in &columns {
+            let mut words = column.split(' ');
+            let mut word = || words.next().expect("three words");
+            let (table, column, kind) = (word(), word(), word());
+            let text = match kind {
+                "bytea" => format!("encode({column}, 'escape')"),
+                _ => format!("{column}::text"),
+            };
+            let query = format!(
+                "SELECT '{table} ' || left({text}, 200) FROM {table} WHERE {text} ~ '{pattern}' LIMIT 3"
+            );
+            found.extend(self.texts(&query).await);
+        }
+        found
+    }
+}
+
 /// A database that answers nobody.
 #[derive(Debug)]
 #[must_use]

@@ -4,6 +4,7 @@ mod ask;
 mod check;
 mod drain;
 mod enroll;
+mod metrics;
 mod run;
 mod teardown;
 
@@ -53,6 +54,8 @@ enum Command {
     Run(Box<Config>),
     /// Show what the running agent does
     Status(ask::Status),
+    /// Show the same as Prometheus reads it
+    Metrics(metrics::Metrics),
     /// Find out what this host lacks, and how to mend it
     Check(Box<check::Check>),
     /// Take no new clients, and wait until those that are here have left if told so
@@ -77,6 +80,7 @@ pub async fn main() -> ExitCode {
             .await
             .map(|()| ExitCode::SUCCESS),
         Command::Status(command) => ask::status(command).await.map(|()| ExitCode::SUCCESS),
+        Command::Metrics(command) => metrics::metrics(command).await.map(|()| ExitCode::SUCCESS),
         Command::Check(command) => Box::pin(check::execute(*command)).await,
         Command::Drain(command) => drain::drain(command).await,
         Command::Undrain(run_dir) => drain::undrain(run_dir).await.map(|()| ExitCode::SUCCESS),

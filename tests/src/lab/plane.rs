@@ -78,6 +78,13 @@ impl Plane {
         &self.url
     }
 
+    /// Where it tells its metrics.
+    #[must_use]
+    pub fn metrics_url(&self) -> String {
+        let port = self.environment.get("METRICS_PORT").expect("a port");
+        format!("http://127.0.0.1:{port}")
+    }
+
     #[must_use]
     pub fn pid(&self) -> Pid {
         self.process.pid()

@@ -6,6 +6,7 @@
 )]
 
 mod accounts;
+mod admin_jobs;
 mod admin_servers;
 mod alerts;
 mod analytics;
@@ -21,6 +22,8 @@ mod disconnect;
 mod enrolment;
 mod enrolment_tokens;
 mod envelope;
+mod events;
+mod exposition;
 mod failures;
 mod guard;
 mod health;
@@ -37,6 +40,7 @@ mod oauth;
 mod offers;
 mod openapi;
 mod operators;
+mod overview;
 mod pages;
 mod passwords;
 mod people;
@@ -58,6 +62,7 @@ mod status;
 mod stripe;
 mod stripe_server;
 mod throttle;
+mod tickets;
 mod tls;
 mod walk;
 mod webhook;

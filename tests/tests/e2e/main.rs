@@ -11,6 +11,7 @@ mod purchase;
 mod rotation;
 mod round_trips;
 mod sandbox;
+mod traces;
 
 mod faults;
 
