@@ -83,7 +83,8 @@ async fn it_counts_what_there_is_over_all_replicas() {
     // What is gone is not counted.
     let support = support.at(app.url());
     app.stop_replica(1).await;
-    wait_until("one replica is left", scaled(SOON), async || {
+    // At once by its own word, and without it when its last report is old.
+    wait_until("one replica is left", scaled(SOON * 3), async || {
         let view = support.get(OVERVIEW).await.expect(200).json();
         view["replicas"]
             .as_array()
