@@ -2,7 +2,7 @@
 //!
 //! Sharing is optimistic: whoever shares a person's quota out read `quota_shares.version` and writes the
 //! next. A statement takes that row first, then nodes, then connections, each in the order of their ids,
-//! and `quota_usage` last.
+//! and `quota_usage` last of these.
 
 use std::collections::BTreeMap;
 
