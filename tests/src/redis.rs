@@ -42,9 +42,11 @@ impl TestRedis {
             _folder: folder,
         };
         let client = redis::Client::open(redis.url()).expect("the URL is valid");
-        wait_until("redis-server answers", Duration::from_secs(5), async || {
-            client.get_multiplexed_async_connection().await.is_ok()
-        })
+        wait_until(
+            "redis-server answers",
+            Duration::from_secs(30),
+            async || client.get_multiplexed_async_connection().await.is_ok(),
+        )
         .await;
         redis
     }
