@@ -36,9 +36,10 @@ pub(super) struct PeriodQuery {
     #[garde(skip)]
     #[param(example = "2026-12-01T00:00:00Z", nullable = false)]
     to: Option<DateTime<Utc>>,
-    /// Hours of at most 31 days, as far back as hours are kept; days of at most 731; months of at most five years.
+    /// Hours of at most 31 days, as far back as hours are kept; days of at most 731, where nobody says it; months of
+    /// at most five years.
     #[garde(skip)]
-    #[param(inline, default = "day", nullable = false)]
+    #[param(inline, nullable = false)]
     interval: Option<Interval>,
     /// `csv` for a table of `data`; otherwise `Accept` says it.
     #[garde(skip)]
