@@ -257,7 +257,7 @@ impl Row for ServerRow {
 
 /// What went over each server in a period, the busiest first.
 ///
-/// The period is made of whole buckets of `interval`.
+/// The period is made of whole buckets of `interval`, and no longer than 31 days.
 #[utoipa::path(
     tag = "analytics",
     security(("bearer" = []), ("operator" = [])),
