@@ -4,7 +4,7 @@
 #     kernel-tests.sh SERVICES_TAR TEST_PROGRAM...
 #
 # The daemons' programs are found through CONTROL_PLANE_BIN and NODE_AGENT_BIN, or in the
-# working directory.
+# working directory. TEST_FILTER chooses tests by a part of their names.
 
 # shellcheck source-path=SCRIPTDIR source=common.sh
 here=$PWD
@@ -34,6 +34,6 @@ export NODE_AGENT_BIN=${NODE_AGENT_BIN:-$here/node-agent}
 shift
 failed=0
 for program in "$@"; do
-    "$program" --test-threads=1 --nocapture || failed=1
+    "$program" --test-threads=1 --nocapture "${TEST_FILTER:-}" || failed=1
 done
 exit "$failed"
