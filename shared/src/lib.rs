@@ -5,4 +5,5 @@
 
 pub mod ids;
 pub mod protocol;
+mod text;
 pub mod wireguard;

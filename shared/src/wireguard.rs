@@ -8,7 +8,9 @@ use base64::engine::general_purpose::STANDARD;
 use rand::RngCore;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use subtle::ConstantTimeEq;
-use zeroize::{Zeroize, ZeroizeOnDrop};
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+
+use crate::text;
 
 /// Length of every WireGuard key in bytes.
 pub const KEY_LEN: usize = 32;
@@ -25,10 +27,11 @@ pub enum KeyError {
 }
 
 fn decode(text: &str) -> Result<[u8; KEY_LEN], KeyError> {
-    let mut bytes = STANDARD.decode(text).map_err(|_| KeyError::Malformed)?;
-    let key = <[u8; KEY_LEN]>::try_from(bytes.as_slice()).map_err(|_| KeyError::Malformed);
-    bytes.zeroize();
-    key
+    let mut bytes = Zeroizing::new([0; KEY_LEN]);
+    match STANDARD.decode_slice(text, bytes.as_mut_slice()) {
+        Ok(KEY_LEN) => Ok(*bytes),
+        _ => Err(KeyError::Malformed),
+    }
 }
 
 /// Every encoding of a point whose order divides eight, on the curve or its twist: any clamped secret
@@ -128,8 +131,7 @@ impl Serialize for PublicKey {
 
 impl<'de> Deserialize<'de> for PublicKey {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
-        text.parse().map_err(serde::de::Error::custom)
+        text::read(deserializer, str::parse)
     }
 }
 
@@ -225,8 +227,7 @@ impl Serialize for PresharedKey {
 
 impl<'de> Deserialize<'de> for PresharedKey {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
-        text.parse().map_err(serde::de::Error::custom)
+        text::read(deserializer, str::parse)
     }
 }
 

@@ -16,6 +16,7 @@ use std::sync::OnceLock;
 
 use chrono::{DateTime, Utc};
 use foldhash::fast::RandomState;
+use indexmap::IndexMap;
 use rand::Rng;
 use shared::ids::{Generation, PeerId, Revision};
 use shared::protocol::{
@@ -169,7 +170,8 @@ impl State {
     /// The peers that are not in a snapshot.
     #[must_use]
     pub(super) fn surplus_to(&self, snapshot: &[Peer]) -> Vec<PeerId> {
-        let wanted: HashSet<PeerId> = snapshot.iter().map(|peer| peer.peer).collect();
+        let wanted = snapshot.iter().map(|peer| peer.peer);
+        let wanted: HashSet<PeerId, RandomState> = wanted.collect();
         let held = self.peers.keys().copied();
         held.filter(|peer| !wanted.contains(peer)).collect()
     }
@@ -201,21 +203,18 @@ impl State {
     ) -> Staged {
         self.sequence.0 += 1;
         let mut staged = Staged::default();
-        let mut outcomes = HashMap::with_capacity(changes.len());
-        let mut named = Vec::with_capacity(changes.len());
+        let mut outcomes =
+            IndexMap::with_capacity_and_hasher(changes.len(), RandomState::default());
         for change in changes {
             let (peer, outcome) = match change {
                 Change::Upsert(peer) => (peer.peer, self.upsert(peer, now, rng, &mut staged)),
                 Change::Remove { peer } => (peer, self.remove(peer, now, &mut staged)),
                 Change::Unknown => continue,
             };
-            if outcomes.insert(peer, outcome).is_none() {
-                named.push(peer);
-            }
+            outcomes.insert(peer, outcome);
         }
-        staged.results = named
+        staged.results = outcomes
             .into_iter()
-            .filter_map(|peer| Some((peer, outcomes.remove(&peer)?)))
             .map(|(peer, outcome)| self.result(peer, outcome))
             .collect();
         if self.applied != to {

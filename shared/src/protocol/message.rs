@@ -6,11 +6,12 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use chrono::{DateTime, Utc};
 use ipnet::{Ipv4Net, Ipv6Net};
 use serde::de::IgnoredAny;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use uuid::Uuid;
 
 use super::{DecodeError, MAX_FRAME_BYTES, StateHash};
 use crate::ids::{ConnectionId, Generation, PeerId, Revision, SessionId};
+use crate::text;
 use crate::wireguard::{PresharedKey, PublicKey};
 
 /// From the agent to the plane.
@@ -219,11 +220,26 @@ pub struct Peer {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub addresses: Option<Addresses>,
     /// The node removes the peer by itself at this time.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "end"
+    )]
     pub not_after: Option<DateTime<Utc>>,
     /// What the peer may use (since version 2).
     #[serde(default, skip_serializing_if = "Limits::are_none")]
     pub limits: Limits,
+}
+
+/// A time in RFC 3339 and in no form that resembles it, which takes a tenth of chrono's own reading.
+fn end<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<DateTime<Utc>>, D::Error> {
+    #[derive(Deserialize)]
+    struct End(#[serde(deserialize_with = "time")] DateTime<Utc>);
+
+    fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<DateTime<Utc>, D::Error> {
+        text::read(deserializer, DateTime::parse_from_rfc3339).map(|at| at.to_utc())
+    }
+    Ok(Option::<End>::deserialize(deserializer)?.map(|End(at)| at))
 }
 
 /// What a peer may use. What is absent is not limited.
@@ -323,15 +339,13 @@ pub struct Applied {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "ReadResult")]
+#[serde(try_from = "FlatResult", into = "FlatResult")]
 pub struct PeerResult {
     pub peer: PeerId,
-    #[serde(flatten)]
     pub outcome: Outcome,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(tag = "status", rename_all = "snake_case")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// The interface accepts this peer's handshake from now on.
     Active {
@@ -339,7 +353,6 @@ pub enum Outcome {
     },
     /// The interface does not know the peer. `counters` are final; none when it was not there.
     Removed {
-        #[serde(default, skip_serializing_if = "Option::is_none")]
         counters: Option<PeerCounters>,
     },
     /// The peer is not in the interface, and will not be.
@@ -349,17 +362,20 @@ pub enum Outcome {
     Unknown,
 }
 
-/// A [`PeerResult`] as it is read: its outcome lies flat beside the peer.
-#[derive(Deserialize)]
-struct ReadResult {
+/// A [`PeerResult`] in JSON: its outcome lies flat beside the peer.
+#[derive(Serialize, Deserialize)]
+struct FlatResult {
     peer: PeerId,
     status: Status,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     addresses: Option<Addresses>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     counters: Option<PeerCounters>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     reason: Option<FailureReason>,
 }
 
-#[derive(Deserialize)]
+#[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Status {
     Active,
@@ -369,24 +385,51 @@ enum Status {
     Unknown,
 }
 
-impl TryFrom<ReadResult> for PeerResult {
+impl From<PeerResult> for FlatResult {
+    fn from(result: PeerResult) -> Self {
+        let flat = |status| Self {
+            peer: result.peer,
+            status,
+            addresses: None,
+            counters: None,
+            reason: None,
+        };
+        match result.outcome {
+            Outcome::Active { addresses } => Self {
+                addresses: Some(addresses),
+                ..flat(Status::Active)
+            },
+            Outcome::Removed { counters } => Self {
+                counters,
+                ..flat(Status::Removed)
+            },
+            Outcome::Failed { reason } => Self {
+                reason: Some(reason),
+                ..flat(Status::Failed)
+            },
+            Outcome::Unknown => flat(Status::Unknown),
+        }
+    }
+}
+
+impl TryFrom<FlatResult> for PeerResult {
     type Error = &'static str;
 
-    fn try_from(read: ReadResult) -> Result<Self, Self::Error> {
-        let outcome = match read.status {
+    fn try_from(flat: FlatResult) -> Result<Self, Self::Error> {
+        let outcome = match flat.status {
             Status::Active => Outcome::Active {
-                addresses: read.addresses.ok_or("an active peer without addresses")?,
+                addresses: flat.addresses.ok_or("an active peer without addresses")?,
             },
             Status::Removed => Outcome::Removed {
-                counters: read.counters,
+                counters: flat.counters,
             },
             Status::Failed => Outcome::Failed {
-                reason: read.reason.ok_or("a failure without a reason")?,
+                reason: flat.reason.ok_or("a failure without a reason")?,
             },
             Status::Unknown => Outcome::Unknown,
         };
         Ok(Self {
-            peer: read.peer,
+            peer: flat.peer,
             outcome,
         })
     }

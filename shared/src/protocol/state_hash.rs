@@ -6,6 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
 use crate::ids::PeerId;
+use crate::text;
 use crate::wireguard::PublicKey;
 
 /// Order-independent sum over the peers; adding and removing a peer are O(1) and exact inverses.
@@ -64,13 +65,11 @@ impl Serialize for StateHash {
 
 impl<'de> Deserialize<'de> for StateHash {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
-        if text.len() != 32 {
-            return Err(serde::de::Error::custom("a state hash is 32 hex digits"));
-        }
-        u128::from_str_radix(&text, 16)
-            .map(Self)
-            .map_err(serde::de::Error::custom)
+        text::read(deserializer, |text| {
+            let digits = Some(text).filter(|it| it.len() == 32);
+            let hash = digits.and_then(|it| u128::from_str_radix(it, 16).ok());
+            hash.map(Self).ok_or("a state hash is 32 hex digits")
+        })
     }
 }
 

@@ -68,13 +68,24 @@ impl KernelDevice {
         })
     }
 
-    async fn change(&self, request: Request) -> Result<(), DeviceError> {
+    /// Hands the request back, for the next one.
+    async fn change(&self, mut request: Request) -> Result<Request, DeviceError> {
         if request.bytes.len() <= SMALL_REQUEST_BYTES
             && let Ok(mut connection) = self.changes.try_lock()
         {
-            return connection.change(request);
+            connection.change(&mut request)?;
+            return Ok(request);
         }
-        on_a_thread(&self.changes, move |connection| connection.change(request)).await
+        self.change_beside(request).await
+    }
+
+    /// For what takes long whatever its size.
+    async fn change_beside(&self, mut request: Request) -> Result<Request, DeviceError> {
+        on_a_thread(&self.changes, move |connection| {
+            connection.change(&mut request)?;
+            Ok(request)
+        })
+        .await
     }
 
     async fn read<T: Send + 'static>(
@@ -93,8 +104,8 @@ impl KernelDevice {
         let key = (actual.public_key != public_key).then_some(&setup.private_key);
         let port = (actual.listen_port != setup.listen_port).then_some(setup.listen_port);
         if key.is_some() || port.is_some() {
-            let request = message::set(&self.name, key, port);
-            on_a_thread(&self.changes, move |connection| connection.change(request)).await?;
+            self.change_beside(message::set(&self.name, key, port))
+                .await?;
         }
         Ok(InterfaceStatus {
             index: 0,
@@ -151,8 +162,9 @@ impl Device for KernelDevice {
     }
 
     async fn apply(&self, operations: &[PeerOp]) -> Result<(), DeviceError> {
-        for request in message::pack(&self.name, operations) {
-            self.change(request).await?;
+        let (mut packing, mut before) = (message::pack(&self.name, operations), None);
+        while let Some(request) = packing.next(before.take()) {
+            before = Some(self.change(request).await?);
         }
         Ok(())
     }
@@ -163,12 +175,10 @@ impl Device for KernelDevice {
         };
         self.must_be_wireguard(&link)?;
         // Deleting an interface with its peers waits for each of them in turn.
-        let request = message::flush(&self.name);
-        let flushed = on_a_thread(&self.changes, |connection| connection.change(request)).await;
-        match flushed {
+        match self.change_beside(message::flush(&self.name)).await {
             Err(DeviceError::Missing) => Ok(()),
             Err(error) => Err(error),
-            Ok(()) => self.links.delete(&link).await,
+            Ok(_) => self.links.delete(&link).await,
         }
     }
 }

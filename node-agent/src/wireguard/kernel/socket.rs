@@ -71,7 +71,7 @@ impl Connection {
     }
 
     /// Sends a change and waits for the kernel to have made it.
-    pub(super) fn change(&mut self, request: Request) -> Result<(), DeviceError> {
+    pub(super) fn change(&mut self, request: &mut Request) -> Result<(), DeviceError> {
         self.send(request, NLM_F_ACK)?;
         self.receive(|_| Ok(())).map(|_| ())
     }
@@ -79,10 +79,10 @@ impl Connection {
     /// Sends a question and hands each answer's attributes to `read`.
     pub(super) fn dump(
         &mut self,
-        request: Request,
+        mut request: Request,
         read: impl FnMut(&[u8]) -> Result<(), DecodeError>,
     ) -> Result<Ended, DeviceError> {
-        self.send(request, NLM_F_DUMP)?;
+        self.send(&mut request, NLM_F_DUMP)?;
         self.receive(read)
     }
 
@@ -90,11 +90,11 @@ impl Connection {
     /// tells as the reader reads: a socket of its own, closed after that, spares both the rest.
     pub(super) fn first(
         &self,
-        request: Request,
+        mut request: Request,
         read: impl FnOnce(&[u8]) -> Result<(), DecodeError>,
     ) -> Result<(), DeviceError> {
         let mut scratch = Self::with_family(self.family)?;
-        scratch.send(request, NLM_F_DUMP)?;
+        scratch.send(&mut request, NLM_F_DUMP)?;
         let mut read = Some(read);
         let mut take = |attributes: &[u8]| read.take().map_or(Ok(()), |read| read(attributes));
         scratch.read_datagram(&mut take, &mut false)?;
@@ -102,7 +102,7 @@ impl Connection {
     }
 
     fn look_up_family(&mut self) -> Result<u16, DeviceError> {
-        self.send(message::family(), NLM_F_ACK)?;
+        self.send(&mut message::family(), NLM_F_ACK)?;
         let mut family = None;
         let answered = self.receive(|attributes| {
             let id = find(attributes, CTRL_ATTR_FAMILY_ID)?;
@@ -119,7 +119,7 @@ impl Connection {
     }
 
     /// Fills the request's headers in and sends it.
-    fn send(&mut self, mut request: Request, flags: u16) -> Result<(), DeviceError> {
+    fn send(&mut self, request: &mut Request, flags: u16) -> Result<(), DeviceError> {
         self.sequence = self.sequence.wrapping_add(1);
         let length = u32::try_from(request.bytes.len()).map_err(malformed)?;
         let headers = [
