@@ -68,7 +68,11 @@ impl Live {
     async fn take_turn(&self, db: &Pool) -> Result<(), ApiError> {
         let peers = self.state().peers;
         let reports = self.turn(budget(peers));
-        self.store(db, &reports).await.map(drop)
+        let stored = self.store(db, &reports).await;
+        if stored.is_err() {
+            self.state().give_turn_back();
+        }
+        stored.map(drop)
     }
 
     /// Says whether anybody has an older generation out of the way.
@@ -105,7 +109,7 @@ impl Live {
     }
 
     /// What is to be stored in this turn, about as many as `most`: what is urgent, then all that the nodes
-    /// said which waited longest.
+    /// said which waited longest. What is urgent stays so until it is stored.
     fn turn(&self, most: usize) -> Vec<Report> {
         let mut state = self.state();
         state.turn += 1;
@@ -115,10 +119,11 @@ impl Live {
         for (server, node) in &mut state.nodes {
             let urgent: Vec<_> = node.urgent.iter().copied().collect();
             for peer in urgent.into_iter().take(most.saturating_sub(reports.len())) {
-                node.urgent.remove(&peer);
                 if let Some(report) = node.report(*server, peer) {
                     taken.insert((*server, peer));
                     reports.push(report);
+                } else {
+                    node.urgent.remove(&peer);
                 }
             }
         }
@@ -218,6 +223,9 @@ impl State {
         let Some(node) = self.nodes.get_mut(&report.server) else {
             return false;
         };
+        if stored.is_some() && !node.consumed.is_due(report.peer) {
+            node.urgent.remove(&report.peer);
+        }
         let (Some(entry), Some(counters)) = (node.peers.get_mut(&report.peer), &report.counters)
         else {
             return false;
@@ -243,6 +251,15 @@ impl State {
         more
     }
 
+    /// What this turn took was not stored: the nodes whose turn it was are the next.
+    fn give_turn_back(&mut self) {
+        let turn = self.turn;
+        let nodes = self.nodes.values_mut();
+        for node in nodes.filter(|node| node.stored_in == turn) {
+            node.stored_in = 0;
+        }
+    }
+
     fn settle_quota(&mut self, report: &Report, stored: Option<&Stored>) {
         let (Some(node), Some(consumed)) = (self.nodes.get_mut(&report.server), report.consumed)
         else {
@@ -261,6 +278,7 @@ impl State {
 
 #[cfg(test)]
 mod tests {
+    use diesel_async::pooled_connection::AsyncDieselConnectionManager;
     use rstest::rstest;
 
     use super::*;
@@ -346,6 +364,49 @@ mod tests {
         }
         assert_eq!(seen.len(), 9);
         assert!(live.turn(usize::MAX).is_empty());
+    }
+
+    /// A pool of a Postgres that is away.
+    async fn nobody() -> Pool {
+        let port = tokio::net::TcpListener::bind("127.0.0.1:0").await;
+        let address = port.and_then(|port| port.local_addr()).expect("a port");
+        let url = format!("postgres://nobody@{address}/nothing");
+        Pool::builder()
+            .connection_timeout(Duration::from_millis(50))
+            .build_unchecked(AsyncDieselConnectionManager::new(url))
+    }
+
+    #[tokio::test]
+    async fn what_is_urgent_keeps_its_turn_while_postgres_is_away() {
+        let (live, server) = (Live::new(), ServerId::generate());
+        live.record(server, frame(100, &[(1, 10)]));
+        store_all(&live, &live.turn(usize::MAX));
+        live.record(server, frame(101, &[(1, 20), (2, 5)]));
+        for _ in 0..2 {
+            let failed = live.take_turn(&nobody().await).await;
+            assert_eq!(failed.expect_err("away").code(), Code::Unavailable);
+            assert_eq!(live.state().nodes[&server].stored_in, 0);
+        }
+        let batch = live.turn(1);
+        assert_eq!((batch.len(), batch[0].peer), (1, PeerId(2)));
+        store_all(&live, &batch);
+        assert_eq!(live.turn(1)[0].peer, PeerId(1));
+    }
+
+    #[test]
+    fn a_turn_that_was_not_stored_is_given_back() {
+        let live = Live::new();
+        let nodes = [ServerId::generate(), ServerId::generate()];
+        for seconds in [100, 101] {
+            store_all(&live, &live.turn(usize::MAX));
+            for server in nodes {
+                live.record(server, frame(seconds, &[(1, seconds)]));
+            }
+        }
+        let first = live.turn(1)[0].server;
+        live.state().give_turn_back();
+        assert_eq!(live.turn(1)[0].server, first);
+        assert_ne!(live.turn(1)[0].server, first);
     }
 
     #[test]
