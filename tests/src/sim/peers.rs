@@ -36,6 +36,12 @@ pub(super) struct Peers {
     hash: StateHash,
     moved: BTreeSet<PeerId>,
     consumed: BTreeSet<PeerId>,
+    /// Last counters of generations that ended while their peers lived on, and how many of these this
+    /// session was told.
+    ended: Vec<(PeerId, PeerCounters)>,
+    ended_told: usize,
+    /// Last counters of peers that are gone: a repeated removal is answered alike.
+    finals: BTreeMap<PeerId, PeerCounters>,
     parts: Vec<Peer>,
     operations: u64,
     limit_changes: u64,
@@ -179,10 +185,11 @@ impl Peers {
     }
 
     fn remove(&mut self, peer: PeerId) -> PeerResult {
-        let counters = self.forget(peer).map(|held| {
+        if let Some(held) = self.forget(peer) {
             self.operations += 1;
-            held.counters
-        });
+            self.finals.insert(peer, held.counters);
+        }
+        let counters = self.finals.get(&peer).copied();
         PeerResult {
             peer,
             outcome: Outcome::Removed { counters },
@@ -227,6 +234,7 @@ impl Peers {
 
     pub(super) fn next_generation(&mut self) {
         for peer in self.held.values_mut() {
+            self.ended.push((peer.peer, peer.counters));
             peer.counters = PeerCounters {
                 generation: Generation(peer.counters.generation.0 + 1),
                 sent: 0,
@@ -234,6 +242,30 @@ impl Peers {
                 last_handshake: None,
             };
         }
+    }
+
+    /// A new session: the plane may have missed any frame, so everything that moved counts as new.
+    pub(super) fn report_all_again(&mut self) {
+        self.ended_told = 0;
+        let held = self.held.values();
+        let moved = held.filter(|peer| peer.counters.last_handshake.is_some());
+        self.moved = moved.map(|peer| peer.peer).collect();
+        let consumed = self.held.values().filter(|peer| peer.consumed > 0);
+        self.consumed = consumed.map(|peer| peer.peer).collect();
+    }
+
+    /// The ended generations that this session was not told of, each in a frame of its own. They go ahead of
+    /// whatever newer ones and removals say.
+    pub(super) fn take_ended(&mut self, now: u64) -> Vec<CountersFrame> {
+        let untold = self.ended.iter().skip(self.ended_told);
+        let frames = untold.map(|entry| CountersFrame {
+            taken_at: now,
+            entries: vec![*entry],
+            consumed: Vec::new(),
+        });
+        let frames = frames.collect();
+        self.ended_told = self.ended.len();
+        frames
     }
 
     /// What moved since the last call.
@@ -374,6 +406,32 @@ mod tests {
         let frame = peers.take_counters(2).expect("a frame");
         assert_eq!(frame.consumed, [(PeerId(1), 50)]);
         assert_eq!(peers.take_counters(3), None);
+    }
+
+    #[test]
+    fn a_new_session_and_a_repeated_removal_are_told_everything_again() {
+        let mut peers = peers(5);
+        let wanted = peer(1);
+        peers.apply(delta(0, 1, vec![Change::Upsert(wanted.clone())]), None);
+        peers.add_traffic(wanted.connection, 10, 20, 1);
+        peers.next_generation();
+        peers.add_traffic(wanted.connection, 1, 2, 2);
+        let told = |peers: &mut Peers| {
+            let frames = peers
+                .take_ended(3)
+                .into_iter()
+                .chain(peers.take_counters(3));
+            let entries = frames.flat_map(|frame| frame.entries);
+            let sent = entries.map(|(_, it)| (it.generation.0, it.sent));
+            sent.collect::<Vec<_>>()
+        };
+        assert_eq!(told(&mut peers), [(1, 10), (2, 1)]);
+        assert_eq!(told(&mut peers), []);
+        peers.report_all_again();
+        assert_eq!(told(&mut peers), [(1, 10), (2, 1)]);
+        let removal = Change::Remove { peer: PeerId(1) };
+        let first = peers.apply(delta(1, 2, vec![removal.clone()]), None);
+        assert_eq!(first, peers.apply(delta(2, 2, vec![removal]), None));
     }
 
     #[test]

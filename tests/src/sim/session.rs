@@ -7,6 +7,7 @@ use std::time::Duration;
 use chrono::Utc;
 use futures_util::{SinkExt, StreamExt};
 use shared::ids::PeerId;
+use shared::protocol::counters::CountersFrame;
 use shared::protocol::{
     AgentMessage, Apply, FailureReason, Hello, Load, PlaneMessage, SESSION_PATH, SnapshotPart,
 };
@@ -141,6 +142,7 @@ impl Session<'_> {
                 let every = Duration::from_millis(welcome.report_interval_ms.max(10).into());
                 *reports = interval(every);
                 let mut state = self.node.state();
+                state.peers.report_all_again();
                 state.session = SessionView {
                     welcomed: state.session.welcomed + 1,
                     online: true,
@@ -179,7 +181,7 @@ impl Session<'_> {
             let spent = began.elapsed().as_micros();
             applied.timings.total_us = u64::try_from(spent).unwrap_or(u64::MAX);
         }
-        self.report_consumed().await?;
+        self.report_ahead().await?;
         let message = applied.map_or(AgentMessage::Resync, AgentMessage::Applied);
         self.answer(message, answer).await
     }
@@ -191,7 +193,7 @@ impl Session<'_> {
             let answer = state.answer;
             (state.peers.snapshot(part, failure(answer)), answer)
         };
-        self.report_consumed().await?;
+        self.report_ahead().await?;
         match applied {
             Some(applied) => self.answer(AgentMessage::Applied(applied), answer).await,
             None => Ok(()),
@@ -227,20 +229,23 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// What was used of quotas is said before any change is acknowledged: a lowered allowance gives back
+    /// What has to be said before any change is acknowledged: generations that ended, because a removal's
+    /// counters would shut them out, and what was used of quotas, because a lowered allowance gives back
     /// only what was not used.
-    async fn report_consumed(&mut self) -> Result<(), Over> {
-        let frame = {
+    async fn report_ahead(&mut self) -> Result<(), Over> {
+        let frames = {
             let mut state = self.node.state();
-            let moved = state.peers.has_consumed();
-            moved
-                .then(|| state.peers.take_counters(unix_now()))
-                .flatten()
+            let now = unix_now();
+            let mut frames = state.peers.take_ended(now);
+            if state.peers.has_consumed() {
+                frames.extend(state.peers.take_counters(now));
+            }
+            frames
         };
-        match frame {
-            Some(frame) => Ok(self.socket.send(Message::binary(frame.encode())).await?),
-            None => Ok(()),
+        for frame in frames {
+            self.socket.send(Message::binary(frame.encode())).await?;
         }
+        Ok(())
     }
 
     /// Counters first: a frame that is lost comes back with the next, a load does not matter.
@@ -276,13 +281,16 @@ fn frames(state: &mut State) -> Vec<Vec<u8>> {
     if state.reports == Reports::Held {
         return Vec::new();
     }
-    let Some(frame) = state.peers.take_counters(unix_now()) else {
-        return Vec::new();
-    };
-    let frame = frame.encode();
-    let before = state.last_frame.replace(frame.clone());
-    let again = before.filter(|_| state.reports == Reports::Repeated);
-    std::iter::once(frame).chain(again).collect()
+    let now = unix_now();
+    let ended = state.peers.take_ended(now);
+    let mut frames: Vec<_> = ended.iter().map(CountersFrame::encode).collect();
+    if let Some(frame) = state.peers.take_counters(now) {
+        let frame = frame.encode();
+        let before = state.last_frame.replace(frame.clone());
+        frames.push(frame);
+        frames.extend(before.filter(|_| state.reports == Reports::Repeated));
+    }
+    frames
 }
 
 pub(super) fn hello(node: &Node) -> Hello {
