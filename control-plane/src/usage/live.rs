@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 
 use super::audience::Audience;
 use super::consumption::Consumptions;
+use super::ledger::Ledger;
 use super::meter::Meter;
 use super::round_trips::LastTrips;
 use super::store;
@@ -29,10 +30,12 @@ const RATE_LIFE: Duration = Duration::from_millis(2500);
 pub(super) const IDLE_LIFE: Duration = Duration::from_secs(600);
 
 /// A peer at this moment.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Reading {
     /// The node's newest report.
     pub counters: PeerCounters,
+    /// The last reports of earlier generations that are not stored yet, oldest first.
+    pub earlier: Vec<PeerCounters>,
     /// Bytes a second.
     pub upload: f64,
     pub download: f64,
@@ -41,6 +44,13 @@ pub struct Reading {
 }
 
 impl Reading {
+    /// What the connection came to, of which `stored` is in its row.
+    #[must_use]
+    pub fn fold(&self, stored: Ledger) -> Ledger {
+        let earlier = self.earlier.iter().fold(stored, Ledger::fold);
+        earlier.fold(&self.counters)
+    }
+
     #[must_use]
     pub fn last_handshake(&self) -> Option<DateTime<Utc>> {
         store::handshake_time(&self.counters)
@@ -146,6 +156,7 @@ impl Live {
         };
         Some(Reading {
             counters: *entry.meter.latest(),
+            earlier: entry.meter.earlier().collect(),
             upload,
             download,
             peak: entry.meter.peak(),
@@ -415,6 +426,21 @@ pub(super) mod tests {
         live.record(server, frame(103, &[(2, 700)]));
         let reading = live.reading(server, PeerId(1)).expect("known");
         assert_eq!((reading.upload, reading.counters.sent), (0.0, 1000));
+    }
+
+    #[test]
+    fn a_new_generation_takes_nothing_from_what_was_told() {
+        let (live, server) = (Live::new(), ServerId::generate());
+        let told = || {
+            let reading = live.reading(server, PeerId(1)).expect("known");
+            reading.fold(Ledger::default()).sent
+        };
+        live.record(server, frame(100, &[(1, 1000)]));
+        assert_eq!(told(), 1000);
+        let mut renewed = frame(101, &[(1, 5)]);
+        renewed.entries[0].1.generation = Generation(2);
+        live.record(server, renewed);
+        assert_eq!(told(), 1005);
     }
 
     #[test]

@@ -112,6 +112,13 @@ impl Meter {
         self.unstored.front().copied()
     }
 
+    /// Of what has to be stored, that of earlier generations than the newest, oldest first.
+    pub(super) fn earlier(&self) -> impl Iterator<Item = PeerCounters> {
+        let newest = self.latest.generation;
+        let unstored = self.unstored.iter().copied();
+        unstored.filter(move |report| report.generation < newest)
+    }
+
     /// The database has `report`; what came since then stays to be stored.
     pub(super) fn stored(&mut self, report: &PeerCounters) {
         if self.unstored.front() == Some(report) {

@@ -23,7 +23,7 @@ pub(super) struct Watched {
 }
 
 /// A peer's figures at this moment, as far as this replica has them.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub(super) struct Figures {
     pub(super) reading: Option<Reading>,
     /// Milliseconds.
@@ -161,10 +161,7 @@ impl Followed {
 
     fn metrics(&mut self, timestamp: DateTime<Utc>, figures: &Figures) -> Message {
         let (ledger, (upload, download)) = match &figures.reading {
-            Some(live) => (
-                self.row.ledger.fold(&live.counters),
-                (live.upload, live.download),
-            ),
+            Some(live) => (live.fold(self.row.ledger), (live.upload, live.download)),
             None => (self.row.ledger, self.rates),
         };
         if ledger.sent >= self.told.sent && ledger.received >= self.told.received {
@@ -233,6 +230,7 @@ mod tests {
                 received: 0,
                 last_handshake: None,
             },
+            earlier: Vec::new(),
             upload: 1_000_000.0,
             download: 250_000.0,
             peak: 0,

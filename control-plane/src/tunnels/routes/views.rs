@@ -318,7 +318,7 @@ impl Usage {
             return Self { ping, ..stored };
         };
         Self {
-            ledger: stored.ledger.fold(&reading.counters),
+            ledger: reading.fold(stored.ledger),
             speed: reading.upload + reading.download,
             peak: reading.peak.max(stored.peak),
             last_handshake: reading.last_handshake().max(stored.last_handshake),
