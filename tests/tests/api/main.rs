@@ -29,6 +29,7 @@ mod guard;
 mod health;
 mod http;
 mod key_change;
+mod ledger;
 mod limits;
 mod listener;
 mod login_timing;
