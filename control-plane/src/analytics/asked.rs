@@ -27,7 +27,7 @@ const LONGEST_LIST: TimeDelta = TimeDelta::days(33);
 /// A period in buckets.
 #[derive(Debug, Deserialize, Validate, IntoParams)]
 #[into_params(parameter_in = Query)]
-pub(super) struct PeriodQuery {
+pub(crate) struct PeriodQuery {
     /// The first moment; its whole bucket counts. Without it a day of hours, 30 days or twelve months.
     #[garde(skip)]
     #[param(example = "2026-11-01T00:00:00Z", nullable = false)]
@@ -41,6 +41,12 @@ pub(super) struct PeriodQuery {
     #[garde(skip)]
     #[param(inline, nullable = false)]
     interval: Option<Interval>,
+}
+
+/// The form of the answer.
+#[derive(Debug, Deserialize, Validate, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct FormatQuery {
     /// `csv` for a table of `data`; otherwise `Accept` says it.
     #[garde(skip)]
     #[param(inline, nullable = false)]
@@ -48,7 +54,7 @@ pub(super) struct PeriodQuery {
 }
 
 impl PeriodQuery {
-    pub(super) fn period(&self, state: &AppState, now: DateTime<Utc>) -> Result<Period, ApiError> {
+    pub(crate) fn period(&self, state: &AppState, now: DateTime<Utc>) -> Result<Period, ApiError> {
         let interval = self.interval.unwrap_or_default();
         let kept = state.config().analytics.hours_kept;
         Period::of(interval, self.from, self.to, now, kept)
@@ -66,8 +72,10 @@ impl PeriodQuery {
         }
         Ok(period)
     }
+}
 
-    pub(super) fn format(&self, request: &HttpRequest) -> Format {
+impl FormatQuery {
+    pub(super) fn of(&self, request: &HttpRequest) -> Format {
         Format::of(self.format, request)
     }
 }

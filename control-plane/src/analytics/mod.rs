@@ -11,18 +11,37 @@ pub(crate) mod rollup;
 
 mod answer;
 mod asked;
-
 mod period;
 mod routes;
 mod store;
 mod upkeep;
 
+use chrono::{DateTime, Utc};
 use diesel::QueryResult;
 use diesel_async::AsyncPgConnection;
+use shared::ids::UserId;
 
+use self::asked::Scope;
+
+pub(crate) use asked::PeriodQuery;
+pub(crate) use period::{Interval, Period};
 pub(crate) use rollup::{gone_columns, roll_up};
 pub use routes::routes;
+pub use store::Sums;
 pub use upkeep::{keep, run};
+
+/// What a person used over all servers in every bucket of the period, each with its beginning, in order.
+pub(crate) async fn used_by(
+    connection: &mut AsyncPgConnection,
+    user: UserId,
+    period: &Period,
+) -> QueryResult<Vec<(DateTime<Utc>, Sums)>> {
+    let scope = Scope {
+        user: Some(user),
+        server: None,
+    };
+    store::buckets(connection, &scope, period).await
+}
 
 /// Deletes what rollups have of these users, who are deleted in the same transaction.
 pub async fn forget_users(

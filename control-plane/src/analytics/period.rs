@@ -12,7 +12,7 @@ use crate::error::ApiError;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 #[schema(example = "day")]
-pub(super) enum Interval {
+pub(crate) enum Interval {
     Hour,
     #[default]
     Day,
@@ -75,12 +75,12 @@ fn start_of(day: NaiveDate) -> DateTime<Utc> {
 
 /// Whole buckets, one after the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Period {
-    pub(super) interval: Interval,
+pub(crate) struct Period {
+    pub(crate) interval: Interval,
     /// The beginning of the first bucket.
-    pub(super) from: DateTime<Utc>,
+    pub(crate) from: DateTime<Utc>,
     /// The end of the last.
-    pub(super) to: DateTime<Utc>,
+    pub(crate) to: DateTime<Utc>,
 }
 
 impl Period {

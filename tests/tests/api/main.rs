@@ -59,6 +59,7 @@ mod servers;
 mod session;
 mod sessions;
 mod start;
+mod statistics;
 mod status;
 mod stripe;
 mod stripe_server;

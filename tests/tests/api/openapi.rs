@@ -113,6 +113,7 @@ const CONTRACT: &[(&str, &str)] = &[
     ("POST", "/api/v1/vpn/disconnect/{id}"),
     ("POST", "/api/v1/connection/disconnect"),
     ("GET", "/api/v1/connection/status"),
+    ("GET", "/api/v1/connection/statistics"),
     ("GET", "/api/v1/connection/{id}/config"),
     ("GET", "/api/v1/connection/{id}/config.conf"),
     ("GET", "/api/v1/connection/{id}/qr.svg"),

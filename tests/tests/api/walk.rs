@@ -299,6 +299,7 @@ const TABLE: &[(&str, &str, Access)] = &[
     ("POST", "/api/v1/vpn/disconnect/{id}", Own),
     ("POST", "/api/v1/connection/disconnect", People),
     ("GET", "/api/v1/connection/status", People),
+    ("GET", "/api/v1/connection/statistics", People),
     ("GET", "/api/v1/connection/{id}/config", Own),
     ("GET", "/api/v1/connection/{id}/config.conf", Own),
     ("GET", "/api/v1/connection/{id}/qr.svg", Own),

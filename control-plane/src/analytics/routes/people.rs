@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::views::{Figures, Summary};
 use crate::analytics::answer::Row;
-use crate::analytics::asked::PeriodQuery;
+use crate::analytics::asked::{FormatQuery, PeriodQuery};
 use crate::analytics::store;
 use crate::app::AppState;
 use crate::error::ApiError;
@@ -62,7 +62,7 @@ impl Row for UserRow {
 #[utoipa::path(
     tag = "analytics",
     security(("bearer" = []), ("operator" = [])),
-    params(PeriodQuery, TopQuery),
+    params(PeriodQuery, FormatQuery, TopQuery),
     responses((
         status = 200,
         description = "Whoever moved most comes first",
@@ -75,6 +75,7 @@ pub(super) async fn top_users(
     state: web::Data<AppState>,
     _: Allowed<ReadAnalytics>,
     ValidQuery(query): ValidQuery<PeriodQuery>,
+    ValidQuery(form): ValidQuery<FormatQuery>,
     ValidQuery(top): ValidQuery<TopQuery>,
 ) -> Result<HttpResponse, ApiError> {
     let period = query.list_period(&state, Utc::now())?;
@@ -88,5 +89,5 @@ pub(super) async fn top_users(
         figures: (&it.sums).into(),
     });
     let view = Summary::new(&period, rows.collect());
-    query.format(&http).answer(&view, &view.data, "top-users")
+    form.of(&http).answer(&view, &view.data, "top-users")
 }

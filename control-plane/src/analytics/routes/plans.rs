@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 
 use super::views::{Figures, Summary};
 use crate::analytics::answer::Row;
-use crate::analytics::asked::PeriodQuery;
+use crate::analytics::asked::{FormatQuery, PeriodQuery};
 use crate::analytics::store;
 use crate::app::AppState;
 use crate::error::ApiError;
@@ -53,7 +53,7 @@ impl Row for PlanRow {
 #[utoipa::path(
     tag = "analytics",
     security(("bearer" = []), ("operator" = [])),
-    params(PeriodQuery),
+    params(PeriodQuery, FormatQuery),
     responses((
         status = 200,
         description = "The plans of those who used anything",
@@ -66,6 +66,7 @@ pub(super) async fn plan_usage(
     state: web::Data<AppState>,
     _: Allowed<ReadAnalytics>,
     ValidQuery(query): ValidQuery<PeriodQuery>,
+    ValidQuery(form): ValidQuery<FormatQuery>,
 ) -> Result<HttpResponse, ApiError> {
     let period = query.list_period(&state, Utc::now())?;
     let used = store::by_plan(&mut *state.db().get().await?, &period).await?;
@@ -75,5 +76,5 @@ pub(super) async fn plan_usage(
         figures: (&it.sums).into(),
     });
     let view = Summary::new(&period, rows.collect());
-    query.format(&http).answer(&view, &view.data, "plans")
+    form.of(&http).answer(&view, &view.data, "plans")
 }

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use super::views::{
     BandwidthPoint, ConnectionsPoint, QuotaView, Series, Totals, UsagePoint, UsageView,
 };
-use crate::analytics::asked::{PeriodQuery, Scope, ScopeQuery};
+use crate::analytics::asked::{FormatQuery, PeriodQuery, Scope, ScopeQuery};
 use crate::analytics::period::Period;
 use crate::analytics::store::{self, Sums};
 use crate::app::AppState;
@@ -22,7 +22,7 @@ use crate::tunnels;
 #[utoipa::path(
     tag = "analytics",
     security(("bearer" = []), ("operator" = [])),
-    params(PeriodQuery, ScopeQuery),
+    params(PeriodQuery, FormatQuery, ScopeQuery),
     responses((
         status = 200,
         description = "A bucket for each interval",
@@ -35,6 +35,7 @@ pub(super) async fn usage(
     state: web::Data<AppState>,
     caller: OwnOr<ReadAnalytics>,
     ValidQuery(query): ValidQuery<PeriodQuery>,
+    ValidQuery(form): ValidQuery<FormatQuery>,
     ValidQuery(whose): ValidQuery<ScopeQuery>,
 ) -> Result<HttpResponse, ApiError> {
     let scope = whose.scope(&caller)?;
@@ -49,9 +50,7 @@ pub(super) async fn usage(
         quotas: quotas(&state, &scope, &period).await?,
         series: Series::new(&period, &scope, points),
     };
-    query
-        .format(&http)
-        .answer(&view, &view.series.data, "usage")
+    form.of(&http).answer(&view, &view.series.data, "usage")
 }
 
 /// Connections by hours, days or months.
@@ -60,7 +59,7 @@ pub(super) async fn usage(
 #[utoipa::path(
     tag = "analytics",
     security(("bearer" = []), ("operator" = [])),
-    params(PeriodQuery, ScopeQuery),
+    params(PeriodQuery, FormatQuery, ScopeQuery),
     responses((
         status = 200,
         description = "A bucket for each interval",
@@ -73,6 +72,7 @@ pub(super) async fn connection_usage(
     state: web::Data<AppState>,
     caller: OwnOr<ReadAnalytics>,
     ValidQuery(query): ValidQuery<PeriodQuery>,
+    ValidQuery(form): ValidQuery<FormatQuery>,
     ValidQuery(whose): ValidQuery<ScopeQuery>,
 ) -> Result<HttpResponse, ApiError> {
     let scope = whose.scope(&caller)?;
@@ -82,7 +82,7 @@ pub(super) async fn connection_usage(
         .iter()
         .map(|(start, sums)| ConnectionsPoint::new(*start, sums));
     let view = Series::new(&period, &scope, points.collect());
-    query.format(&http).answer(&view, &view.data, "connections")
+    form.of(&http).answer(&view, &view.data, "connections")
 }
 
 /// Bandwidth by hours, days or months.
@@ -91,7 +91,7 @@ pub(super) async fn connection_usage(
 #[utoipa::path(
     tag = "analytics",
     security(("bearer" = []), ("operator" = [])),
-    params(PeriodQuery, ScopeQuery),
+    params(PeriodQuery, FormatQuery, ScopeQuery),
     responses((
         status = 200,
         description = "A bucket for each interval",
@@ -104,6 +104,7 @@ pub(super) async fn bandwidth_usage(
     state: web::Data<AppState>,
     caller: OwnOr<ReadAnalytics>,
     ValidQuery(query): ValidQuery<PeriodQuery>,
+    ValidQuery(form): ValidQuery<FormatQuery>,
     ValidQuery(whose): ValidQuery<ScopeQuery>,
 ) -> Result<HttpResponse, ApiError> {
     let now = Utc::now();
@@ -114,7 +115,7 @@ pub(super) async fn bandwidth_usage(
         .iter()
         .map(|(start, sums)| BandwidthPoint::new(*start, sums, period.elapsed(*start, now)));
     let view = Series::new(&period, &scope, points.collect());
-    query.format(&http).answer(&view, &view.data, "bandwidth")
+    form.of(&http).answer(&view, &view.data, "bandwidth")
 }
 
 /// Every bucket of the period, in order.
@@ -123,9 +124,7 @@ async fn buckets(
     scope: &Scope,
     period: &Period,
 ) -> Result<Vec<(DateTime<Utc>, Sums)>, ApiError> {
-    let known = store::sums(&mut *state.db().get().await?, scope, period).await?;
-    let sums = |start| known.get(&start).copied().unwrap_or_default();
-    Ok(period.starts().map(|start| (start, sums(start))).collect())
+    Ok(store::buckets(&mut *state.db().get().await?, scope, period).await?)
 }
 
 async fn quotas(

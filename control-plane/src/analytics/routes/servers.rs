@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::views::{Figures, LoadPoint, Series, optional, text};
 use crate::analytics::answer::{Format, Row};
-use crate::analytics::asked::{PeriodQuery, Scope};
+use crate::analytics::asked::{FormatQuery, PeriodQuery, Scope};
 use crate::analytics::store::{self, Sums};
 use crate::app::AppState;
 use crate::error::ApiError;
@@ -196,7 +196,7 @@ fn number(rows: i64) -> usize {
 #[utoipa::path(
     tag = "analytics",
     security(("bearer" = []), ("operator" = [])),
-    params(PeriodQuery, OneServer),
+    params(PeriodQuery, FormatQuery, OneServer),
     responses((
         status = 200,
         description = "A bucket for each interval",
@@ -209,6 +209,7 @@ pub(super) async fn server_load(
     state: web::Data<AppState>,
     _: Allowed<ReadAnalytics>,
     ValidQuery(query): ValidQuery<PeriodQuery>,
+    ValidQuery(form): ValidQuery<FormatQuery>,
     ValidQuery(one): ValidQuery<OneServer>,
 ) -> Result<HttpResponse, ApiError> {
     let period = query.period(&state, Utc::now())?;
@@ -221,7 +222,7 @@ pub(super) async fn server_load(
     let points = period.starts();
     let points = points.map(|start| LoadPoint::new(start, loads.get(&start).copied()));
     let view = Series::new(&period, &scope, points.collect());
-    query.format(&http).answer(&view, &view.data, "load")
+    form.of(&http).answer(&view, &view.data, "load")
 }
 
 /// What went over a server.
@@ -261,7 +262,7 @@ impl Row for ServerRow {
 #[utoipa::path(
     tag = "analytics",
     security(("bearer" = []), ("operator" = [])),
-    params(PeriodQuery, PageQuery),
+    params(PeriodQuery, FormatQuery, PageQuery),
     responses((
         status = 200,
         description = "One page of the servers that were used",
@@ -274,6 +275,7 @@ pub(super) async fn server_usage(
     state: web::Data<AppState>,
     _: Allowed<ReadAnalytics>,
     ValidQuery(query): ValidQuery<PeriodQuery>,
+    ValidQuery(form): ValidQuery<FormatQuery>,
     ValidQuery(asked): ValidQuery<PageQuery>,
 ) -> Result<HttpResponse, ApiError> {
     let period = query.list_period(&state, Utc::now())?;
@@ -295,7 +297,5 @@ pub(super) async fn server_usage(
         http.path(),
         http.query_string(),
     );
-    query
-        .format(&http)
-        .answer(&page, &page.data, "server-usage")
+    form.of(&http).answer(&page, &page.data, "server-usage")
 }

@@ -15,7 +15,8 @@ use crate::db::statement;
 pub(super) use closing::{close_day, closed_until, lock, sample};
 pub(super) use lists::{by_plan, by_server, lately, top_users};
 pub(super) use partitions::{TABLES, Table, drop, make, months};
-pub(super) use series::{Load, Sums, loads, sums};
+pub use series::Sums;
+pub(super) use series::{Load, buckets, loads};
 
 /// Deletes what there is of these users. A day that is just being closed waits, or is waited for.
 pub(super) async fn forget_users(

@@ -16,18 +16,38 @@ use crate::usage::ledger::from_row;
 
 /// What was used in a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(in crate::analytics) struct Sums {
-    pub(in crate::analytics) bytes_sent: u64,
-    pub(in crate::analytics) bytes_received: u64,
-    pub(in crate::analytics) peak_bytes_per_second: u64,
-    pub(in crate::analytics) connects: u64,
-    pub(in crate::analytics) ends: u64,
-    pub(in crate::analytics) connected_seconds: u64,
+pub struct Sums {
+    pub bytes_sent: u64,
+    pub bytes_received: u64,
+    /// The fastest second of one connection, both directions together.
+    pub peak_bytes_per_second: u64,
+    /// Connections that began.
+    pub connects: u64,
+    /// Connections that ended.
+    pub ends: u64,
+    /// Of those that ended, since their beginnings.
+    pub connected_seconds: u64,
 }
 
 impl Sums {
-    pub(in crate::analytics) fn total_bytes(&self) -> u64 {
+    #[must_use]
+    pub fn total_bytes(&self) -> u64 {
         self.bytes_sent.saturating_add(self.bytes_received)
+    }
+
+    /// Of both times together.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            bytes_sent: self.bytes_sent.saturating_add(other.bytes_sent),
+            bytes_received: self.bytes_received.saturating_add(other.bytes_received),
+            peak_bytes_per_second: self.peak_bytes_per_second.max(other.peak_bytes_per_second),
+            connects: self.connects.saturating_add(other.connects),
+            ends: self.ends.saturating_add(other.ends),
+            connected_seconds: self
+                .connected_seconds
+                .saturating_add(other.connected_seconds),
+        }
     }
 }
 
@@ -75,8 +95,19 @@ macro_rules! bucket {
     };
 }
 
+/// Every bucket of the period with its beginning, in order.
+pub(in crate::analytics) async fn buckets(
+    connection: &mut AsyncPgConnection,
+    scope: &Scope,
+    period: &Period,
+) -> QueryResult<Vec<(DateTime<Utc>, Sums)>> {
+    let known = sums(connection, scope, period).await?;
+    let sums = |start| known.get(&start).copied().unwrap_or_default();
+    Ok(period.starts().map(|start| (start, sums(start))).collect())
+}
+
 /// By the beginnings of the buckets; those without anything are not in it.
-pub(in crate::analytics) async fn sums(
+async fn sums(
     connection: &mut AsyncPgConnection,
     scope: &Scope,
     period: &Period,

@@ -4,6 +4,7 @@ mod config;
 mod connect;
 mod disconnect;
 mod input;
+mod statistics;
 mod status;
 mod views;
 
@@ -20,6 +21,7 @@ pub fn routes(config: &mut ServiceConfig<'_>) {
         .service(disconnect::vpn_disconnect_one)
         .service(disconnect::connection_disconnect)
         .service(status::status)
+        .service(statistics::statistics)
         .service(config::config_text)
         .service(config::config_file)
         .service(config::qr_svg)

@@ -267,11 +267,7 @@ impl ConnectionView {
         let next_key = server.and_then(|server| next_key(fleet, server.id));
         Self {
             connection_id: connection.id.0,
-            status: match connection.status {
-                Status::Connecting => "connecting",
-                Status::Connected => "active",
-                Status::Disconnecting | Status::Disconnected => "ended",
-            },
+            status: status_text(connection.status),
             server: server.map(ServerView::from),
             assigned_ip: connection.addresses.map(|addresses| addresses.v4),
             assigned_ipv6: connection.addresses.and_then(|addresses| addresses.v6),
@@ -287,6 +283,68 @@ impl ConnectionView {
             expires_at: connection.expires_at,
             next_public_key: next_key.map(|next| next.public_key.to_base64()),
             key_changes_at: next_key.map(|next| next.at),
+        }
+    }
+}
+
+/// The word for it on the wire.
+const fn status_text(status: Status) -> &'static str {
+    match status {
+        Status::Connecting => "connecting",
+        Status::Connected => "active",
+        Status::Disconnecting | Status::Disconnected => "ended",
+    }
+}
+
+/// What one connection came to, so far while it lives.
+#[derive(Serialize, ToSchema)]
+#[schema(as = ConnectionTotals)]
+pub(super) struct TotalsView {
+    connection_id: Uuid,
+    /// `connecting`, `active` or `ended`.
+    #[schema(example = "ended")]
+    status: &'static str,
+    /// While there is such a server.
+    server: Option<ServerView>,
+    started_at: DateTime<Utc>,
+    ended_at: Option<DateTime<Utc>>,
+    #[schema(example = 5400)]
+    duration_seconds: u64,
+    /// What the client uploaded, as the node counted it.
+    #[schema(example = 1_048_576)]
+    bytes_sent: u64,
+    #[schema(example = 20_971_520)]
+    bytes_received: u64,
+    #[schema(example = 22_020_096)]
+    total_bytes: u64,
+    /// Over the whole time, both directions together.
+    #[schema(example = "0.8 MB/s")]
+    avg_speed: String,
+    /// In the fastest second.
+    #[schema(example = "2.5 MB/s")]
+    peak_speed: String,
+    last_handshake: Option<DateTime<Utc>>,
+}
+
+impl TotalsView {
+    pub(super) fn new(connection: &Connection, live: &Live, now: DateTime<Utc>) -> Self {
+        let usage = Usage::of(connection, live);
+        let ended_at = connection.ended_at;
+        let seconds = seconds_between(connection.started_at, ended_at.unwrap_or(now));
+        let average = usage.average(seconds);
+        Self {
+            connection_id: connection.id.0,
+            status: status_text(connection.status),
+            server: connection.server.as_ref().map(ServerView::from),
+            started_at: connection.started_at,
+            ended_at,
+            duration_seconds: seconds,
+            bytes_sent: usage.ledger.sent,
+            bytes_received: usage.ledger.received,
+            total_bytes: usage.total(),
+            avg_speed: rate(average),
+            peak_speed: rate(usage.peak_beside(average)),
+            last_handshake: usage.last_handshake,
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Connections as their owner sees them.
 
+use std::ops::Range;
+
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Uuid as SqlUuid};
@@ -97,6 +99,41 @@ pub(in crate::tunnels) async fn live_of(
         .into_iter()
         .map(from_rows)
         .collect()
+}
+
+/// One page of the user's connections that were there at some moment of these times, the newest first, and
+/// how many they are. One that no client could use is none.
+pub(in crate::tunnels) async fn used_in(
+    conn: &mut AsyncPgConnection,
+    user: UserId,
+    times: Range<DateTime<Utc>>,
+    (offset, limit): (i64, i64),
+) -> QueryResult<(Vec<Connection>, u64)> {
+    let used = || {
+        connections::table
+            .left_join(vpn_servers::table)
+            .filter(connections::user_id.eq(user.0))
+            .filter(connections::connected_at.is_not_null())
+            .filter(connections::offered_until.is_null())
+            .filter(connections::started_at.lt(times.end))
+            .filter(
+                connections::ended_at
+                    .is_null()
+                    .or(connections::ended_at.ge(times.start)),
+            )
+    };
+    let total: i64 = used().count().get_result(conn).await?;
+    let page: QueryResult<Vec<_>> = used()
+        .order((connections::started_at.desc(), connections::id.desc()))
+        .offset(offset)
+        .limit(limit)
+        .select((Row::as_select(), Option::<ServerRow>::as_select()))
+        .load(conn)
+        .await?
+        .into_iter()
+        .map(from_rows)
+        .collect();
+    Ok((page?, from_row(total)))
 }
 
 /// The user's connections, live and ended, the newest first.
