@@ -27,7 +27,7 @@ pub(crate) use asked::PeriodQuery;
 pub(crate) use period::{Interval, Period};
 pub(crate) use rollup::{gone_columns, roll_up};
 pub use routes::routes;
-pub use store::Sums;
+pub use store::{DayUse, Sums};
 pub use upkeep::{keep, run};
 
 /// What a person used over all servers in every bucket of the period, each with its beginning, in order.
@@ -41,6 +41,16 @@ pub(crate) async fn used_by(
         server: None,
     };
     store::buckets(connection, &scope, period).await
+}
+
+/// The newest days in which a person used a server, each on each server.
+pub async fn history(
+    connection: &mut AsyncPgConnection,
+    user: UserId,
+    now: DateTime<Utc>,
+    limit: i64,
+) -> QueryResult<Vec<DayUse>> {
+    store::days_of(connection, user, now, limit).await
 }
 
 /// Deletes what rollups have of these users, who are deleted in the same transaction.

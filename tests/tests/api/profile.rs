@@ -264,7 +264,15 @@ async fn an_export_has_everything_but_secrets() {
     let ada = app.client().sign_up("ada@example.org").await;
     let eve = app.user().await;
     let tunnel = ada.connected(&json!({})).await;
-    let _ = eve.connected(&json!({})).await;
+    let other = eve.connected(&json!({})).await;
+    node.add_traffic(tunnel.connection_id, 1000, 2000);
+    node.add_traffic(other.connection_id, 4, 5);
+    node.report().await;
+    wait_until("it is stored", SOON, async || {
+        let stored = "SELECT coalesce(sum(bytes_sent + bytes_received), 0) FROM usage_hours";
+        app.db().number(stored).await == 3009
+    })
+    .await;
     let wrong = change_password(&ada, "not the password", OTHER_PASSWORD).await;
     wrong.expect_error(400, "WRONG_PASSWORD");
 
@@ -286,6 +294,13 @@ async fn an_export_has_everything_but_secrets() {
     assert_eq!(export["connections"].as_array().map(Vec::len), Some(1));
     assert_eq!(export["connections"][0]["id"], json!(tunnel.connection_id));
     assert_eq!(export["connections"][0]["server"], "fra");
+    let usage = export["usage"].as_array().expect("a list");
+    let figures = json!([
+        usage[0]["server"],
+        usage[0]["bytes_sent"],
+        usage[0]["bytes_received"]
+    ]);
+    assert_eq!((usage.len(), figures), (1, json!(["fra", 1000, 2000])));
     let refused = json!(["account.change_password", "refused"]);
     let activity = export["activity"].as_array().expect("a list");
     assert!(

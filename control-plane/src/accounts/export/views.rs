@@ -2,14 +2,16 @@
 
 use std::net::IpAddr;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, NaiveDate, Utc};
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::accounts::routes::views::{SubscriptionView, UserView};
+use crate::analytics::DayUse;
 use crate::audit::Entry;
+use crate::fleet::FleetView;
 use crate::tunnels::PastConnection;
 
 /// Everything that is stored about a person.
@@ -28,6 +30,9 @@ pub(in crate::accounts) struct ExportView {
     /// The newest first.
     #[schema(max_items = 10_000)]
     pub(super) connections: Vec<ConnectionView>,
+    /// Day by day of UTC, over each server; the newest first.
+    #[schema(max_items = 10_000)]
+    pub(super) usage: Vec<UsageView>,
     /// What was done to the account or by its owner, the newest first.
     #[schema(max_items = 10_000)]
     pub(super) activity: Vec<ActivityView>,
@@ -73,6 +78,50 @@ pub(super) struct ConnectionView {
     last_handshake: Option<DateTime<Utc>>,
     started_at: DateTime<Utc>,
     ended_at: Option<DateTime<Utc>>,
+}
+
+/// What was used in a day. Bytes are in the day in which they were stored.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ExportedUsage)]
+pub(super) struct UsageView {
+    day: NaiveDate,
+    server_id: Uuid,
+    /// While there is such a server.
+    #[schema(example = "fra1.example.net")]
+    server: Option<String>,
+    #[schema(example = 1_048_576)]
+    bytes_sent: u64,
+    #[schema(example = 20_971_520)]
+    bytes_received: u64,
+    /// In the fastest second of one connection, both directions together.
+    #[schema(example = 2_097_152)]
+    peak_bytes_per_second: u64,
+    /// Connections that began.
+    #[schema(example = 3)]
+    started: u64,
+    /// Connections that ended.
+    #[schema(example = 2)]
+    ended: u64,
+    /// Of those that ended, from their beginnings on.
+    #[schema(example = 5400)]
+    connected_seconds: u64,
+}
+
+impl UsageView {
+    pub(super) fn new(used: &DayUse, fleet: &FleetView) -> Self {
+        let DayUse { day, server, sums } = used;
+        Self {
+            day: *day,
+            server_id: server.0,
+            server: fleet.get(*server).map(|it| it.hostname.clone()),
+            bytes_sent: sums.bytes_sent,
+            bytes_received: sums.bytes_received,
+            peak_bytes_per_second: sums.peak_bytes_per_second,
+            started: sums.connects,
+            ended: sums.ends,
+            connected_seconds: sums.connected_seconds,
+        }
+    }
 }
 
 #[derive(Debug, Serialize, ToSchema)]

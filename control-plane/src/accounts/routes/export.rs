@@ -9,7 +9,7 @@ use crate::http::{CurrentUser, RequestId};
 
 /// Everything that is stored about the caller.
 ///
-/// Of connections and of acts, the newest 10,000 each.
+/// Of sessions, connections, days of usage and acts, the newest 10,000 each.
 #[utoipa::path(
     tag = "accounts",
     security(("bearer" = [])),

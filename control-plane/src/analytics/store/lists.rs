@@ -1,7 +1,7 @@
 //! What was used in a whole period, by servers, plans and users.
 
-use chrono::{DateTime, Utc};
-use diesel::sql_types::{Array, BigInt, Nullable, Text, Timestamptz, Uuid as SqlUuid};
+use chrono::{DateTime, NaiveDate, Utc};
+use diesel::sql_types::{Array, BigInt, Date, Nullable, Text, Timestamptz, Uuid as SqlUuid};
 use diesel::{QueryResult, QueryableByName};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use shared::ids::{ServerId, UserId};
@@ -23,6 +23,15 @@ pub(in crate::analytics) struct ServerUse {
 pub(in crate::analytics) struct UserUse {
     pub(in crate::analytics) user: UserId,
     pub(in crate::analytics) sums: Sums,
+}
+
+/// What a person used in a day of UTC on a server.
+#[derive(Debug, Clone, Copy)]
+pub struct DayUse {
+    pub day: NaiveDate,
+    /// There may be no such server any more.
+    pub server: ServerId,
+    pub sums: Sums,
 }
 
 #[derive(Debug, Clone)]
@@ -127,6 +136,45 @@ pub(in crate::analytics) async fn top_users(
         .await?;
     let rows = rows.into_iter().map(|row| UserUse {
         user: UserId(row.user_id),
+        sums: row.sums.into(),
+    });
+    Ok(rows.collect())
+}
+
+#[derive(QueryableByName)]
+struct DayRow {
+    #[diesel(sql_type = Date)]
+    day: NaiveDate,
+    #[diesel(sql_type = SqlUuid)]
+    server_id: Uuid,
+    #[diesel(embed)]
+    sums: SumsRow,
+}
+
+/// The newest of a user's days before this moment, each on each server.
+pub(in crate::analytics) async fn days_of(
+    connection: &mut AsyncPgConnection,
+    user: UserId,
+    until: DateTime<Utc>,
+    limit: i64,
+) -> QueryResult<Vec<DayUse>> {
+    const SQL: &str = concat!(
+        "SELECT day, server_id,",
+        summed!(),
+        "FROM",
+        of_users!("user_id = $3"),
+        "GROUP BY day, server_id ORDER BY day DESC, server_id LIMIT $4"
+    );
+    let rows: Vec<DayRow> = statement(SQL)
+        .bind::<Timestamptz, _>(DateTime::UNIX_EPOCH)
+        .bind::<Timestamptz, _>(until)
+        .bind::<SqlUuid, _>(user.0)
+        .bind::<BigInt, _>(limit)
+        .load(connection)
+        .await?;
+    let rows = rows.into_iter().map(|row| DayUse {
+        day: row.day,
+        server: ServerId(row.server_id),
         sums: row.sums.into(),
     });
     Ok(rows.collect())

@@ -13,7 +13,8 @@ use uuid::Uuid;
 use crate::db::statement;
 
 pub(super) use closing::{close_day, closed_until, lock, sample};
-pub(super) use lists::{by_plan, by_server, lately, top_users};
+pub use lists::DayUse;
+pub(super) use lists::{by_plan, by_server, days_of, lately, top_users};
 pub(super) use partitions::{TABLES, Table, drop, make, months};
 pub use series::Sums;
 pub(super) use series::{Load, buckets, loads};
