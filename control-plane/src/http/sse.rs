@@ -86,6 +86,8 @@ impl Ended {
 #[derive(Debug)]
 pub struct EventSender {
     queue: mpsc::Sender<Bytes>,
+    /// Room for the last word, so that even who reads nothing may find it later.
+    last: Option<mpsc::OwnedPermit<Bytes>>,
     patience: Duration,
     /// In the ids of events, before their number: ids grow from one stream to the next.
     began: i64,
@@ -104,11 +106,12 @@ impl EventSender {
         self.put(Bytes::from_static(b": still here\n\n")).await
     }
 
-    /// Sends a last event, if there is room for it.
+    /// Sends a last event, for which there is always room.
     pub fn end(mut self, event: &str, data: &impl Serialize) {
         let text = self.write(event, data);
-        // Who has no room for it reads nothing.
-        let _ = self.queue.try_send(text.into());
+        if let Some(last) = self.last.take() {
+            last.send(text.into());
+        }
     }
 
     /// Waits until the client is gone.
@@ -136,8 +139,10 @@ impl EventSender {
 /// An answer of events, and what writes them. The writer of an answer to `HEAD` has nobody to write to.
 #[must_use]
 pub fn open(request: &HttpRequest) -> (EventSender, HttpResponse) {
-    let (queue, mut waiting) = mpsc::channel::<Bytes>(QUEUE);
+    let (queue, mut waiting) = mpsc::channel::<Bytes>(QUEUE + 1);
     let sender = EventSender {
+        // The queue is new and has room.
+        last: queue.clone().try_reserve_owned().ok(),
         queue,
         patience: PATIENCE,
         began: Utc::now().timestamp_millis(),
@@ -151,7 +156,6 @@ pub fn open(request: &HttpRequest) -> (EventSender, HttpResponse) {
         return (sender, response.finish());
     }
     let hello = Bytes::from(format!("retry: {}\n\n", RETRY.as_millis()));
-    // The queue is new and has room.
     let _ = sender.queue.try_send(hello);
     let events = poll_fn(move |context| {
         waiting
@@ -201,6 +205,19 @@ mod tests {
         drop(response);
         sender.gone().await;
         assert_eq!(sender.beat().await, Err(Lost::Gone));
+    }
+
+    #[tokio::test]
+    async fn who_reads_too_late_finds_the_last_word() {
+        let request = TestRequest::get().to_http_request();
+        let (mut sender, response) = open(&request);
+        sender.patience = Duration::from_millis(10);
+        while sender.beat().await.is_ok() {}
+        sender.end("ended", &json!({}));
+        let body = to_bytes(response.into_body()).await.expect("it ends");
+        let text = String::from_utf8_lossy(&body);
+        assert_eq!(text.matches(": still here").count(), QUEUE - 1);
+        assert!(text.ends_with("event: ended\ndata: {}\n\n"), "{text}");
     }
 
     #[tokio::test]

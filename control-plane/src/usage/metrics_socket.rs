@@ -10,9 +10,8 @@ use super::teller::{Cue, End, Said, Teller};
 
 /// A client that says nothing, not even to a ping, for so long is gone.
 const SILENCE: Duration = Duration::from_secs(45);
-/// A client that does not take a message within this time is too slow.
+/// A client that does not take a message within this time is too slow. It has as long for the farewell.
 const SEND_TIMEOUT: Duration = Duration::from_secs(5);
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl End {
     fn reason(self) -> Option<CloseReason> {
@@ -39,8 +38,10 @@ impl Socket {
         let end = self.serve(&mut incoming).await;
         metrics::gauge!("usage_metrics_sockets").decrement(1.0);
         tracing::debug!(user = %self.teller.viewer().user, ?end, "usage.socket_closed");
-        // One that takes no messages takes no farewell either.
-        let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.session.close(end.reason())).await;
+        let Self { teller, session } = self;
+        // Nobody is told any more: the place is another's.
+        drop(teller);
+        let _ = in_time(session.close(end.reason())).await;
     }
 
     async fn serve(&mut self, incoming: &mut AggregatedMessageStream) -> End {

@@ -8,6 +8,7 @@ mod proxy;
 mod sizes;
 mod slow;
 mod slow_readers;
+mod slow_viewers;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -25,12 +26,15 @@ use crate::SOON;
 /// Requests of others are answered within this while somebody attacks.
 const QUICKLY: Duration = Duration::from_secs(1);
 
+/// What slow readers together may leave behind in the plane's memory, in KiB.
+const SLACK: u64 = 32 * 1024;
+
 const HEALTH: &str = "GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
 /// A plane as a process of its own, whose memory and connections are its alone.
 struct Target {
     plane: Plane,
-    _db: TestDb,
+    db: TestDb,
     _folder: tempfile::TempDir,
 }
 
@@ -56,7 +60,7 @@ impl Target {
         let plane = Plane::start(folder.path(), &settings).await;
         Self {
             plane,
-            _db: db,
+            db,
             _folder: folder,
         }
     }
@@ -128,6 +132,15 @@ async fn connect(from: Ipv4Addr, to: SocketAddr) -> TcpStream {
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.bind((from, 0).into()).expect("an address of ours");
     socket.connect(to).await.expect("the plane listens")
+}
+
+/// A connection that has little room for an answer.
+async fn narrow(target: &Target, number: usize, room: u32) -> TcpStream {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_recv_buffer_size(room).expect("a small buffer");
+    let from = (attacker(number), 0).into();
+    socket.bind(from).expect("an address of ours");
+    socket.connect(target.address()).await.expect("it listens")
 }
 
 /// One of many attackers' addresses.

@@ -4,23 +4,12 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use tokio::io::AsyncReadExt;
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 
-use super::{HEALTH, Target, attacker, send};
+use super::{HEALTH, SLACK, Target, narrow, send};
 
 const DOCUMENT: &str = "GET /api/v1/openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n";
 const READERS: usize = 100;
-/// What the readers together may leave behind in the plane's memory, in KiB.
-const SLACK: u64 = 32 * 1024;
-
-/// A connection that has little room for an answer.
-async fn narrow(target: &Target, number: usize, room: u32) -> TcpStream {
-    let socket = TcpSocket::new_v4().expect("a socket");
-    socket.set_recv_buffer_size(room).expect("a small buffer");
-    let from = (attacker(number), 0).into();
-    socket.bind(from).expect("an address of ours");
-    socket.connect(target.address()).await.expect("it listens")
-}
 
 async fn ask(target: &Target, request: &str, times: usize) -> Vec<TcpStream> {
     join_all((0..READERS).map(async |number| {
