@@ -1,8 +1,10 @@
 //! What the load generators share: samples, rows with goals, and the table.
 
 pub mod bare;
+pub mod fleet;
 pub mod node;
 pub mod people;
+pub mod process;
 pub mod web;
 pub mod wrk;
 

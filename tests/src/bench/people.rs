@@ -1,19 +1,27 @@
-//! People who go on using the service while something happens to it.
+//! People who use the service while it is measured.
 
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
+use chrono::Utc;
+use control_plane::accounts::tokens::TokenIssuer;
+use control_plane::accounts::{Role, SessionId};
+use control_plane::config::Config;
 use futures_util::future::try_join_all;
 use reqwest::Method;
+use secrecy::ExposeSecret;
+use shared::ids::UserId;
 use tokio::time::{MissedTickBehavior, interval_at};
 
 use super::Samples;
+use crate::TestDb;
 use crate::api::Client;
+use crate::lab::Plane;
 
 /// Everybody asks this often, so slowly that no limit of one address is near.
 const PACE: Duration = Duration::from_millis(400);
 
-/// Each has an account and an address, which a proxy that the plane trusts tells of.
+/// Each goes on asking, and has an account and an address, which a proxy that the plane trusts tells of.
 #[derive(Debug)]
 pub struct People(Vec<(Client, String)>);
 
@@ -64,4 +72,36 @@ async fn asks(
         ensure!(reply.status == 200, "a person got {}", reply.status);
     }
     Ok(samples)
+}
+
+/// Makes people with a plan of five connections in the database and signs their tokens with the plane's own secret: a login costs a
+/// password's hash, which is not what is measured. A person's one session has the person's id.
+pub async fn subscribers(
+    db: &TestDb,
+    plane: &Plane,
+    number: usize,
+) -> anyhow::Result<Vec<(UserId, String)>> {
+    db.execute(&format!(
+        "WITH made AS (
+             INSERT INTO users (id, email, hashed_password)
+             SELECT gen_random_uuid(), 'person' || n || '@example.org', 'none'
+             FROM generate_series(1, {number}) AS n RETURNING id),
+         opened AS (
+             INSERT INTO sessions (id, user_id, expires_at)
+             SELECT id, id, now() + interval '1 day' FROM made)
+         INSERT INTO subscriptions (id, user_id, plan_id, plan_type, end_date, access_until)
+         SELECT gen_random_uuid(), id, 'premium_monthly', 'monthly', now() + interval '1 day', now() + interval '1 day'
+         FROM made"
+    ))
+    .await;
+    db.execute("ANALYZE").await;
+    let config = Config::read(plane.environment())?;
+    let issuer = TokenIssuer::new(&config.tokens)?;
+    let ids = db.texts("SELECT id FROM users").await;
+    let sign = |id: &String| -> anyhow::Result<(UserId, String)> {
+        let user: UserId = id.parse()?;
+        let signed = issuer.issue(user, Role::User, SessionId(user.0), Utc::now())?;
+        Ok((user, signed.token.expose_secret().to_owned()))
+    };
+    ids.iter().map(sign).collect()
 }

@@ -9,6 +9,7 @@ use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 
 use super::bare::{self, BareSettings};
+use super::process::cpu_seconds;
 use super::wrk::Load;
 use crate::api::Client;
 use crate::lab::Process;
@@ -102,16 +103,6 @@ async fn redis_commands() -> anyhow::Result<(f64, f64)> {
     let all = after("total_commands_processed:").context("Redis counts commands")?;
     let scripts = after("cmdstat_evalsha:calls=").and_then(|it| it.split(',').next());
     Ok((all.trim().parse()?, scripts.unwrap_or("0").parse()?))
-}
-
-/// User and system time of a process so far.
-fn cpu_seconds(process: Pid) -> anyhow::Result<f64> {
-    let stat = std::fs::read_to_string(format!("/proc/{process}/stat"))?;
-    let (_, fields) = stat.rsplit_once(')').context("the name is in brackets")?;
-    let ticks = fields.split_whitespace().skip(11).take(2);
-    let ticks: f64 = ticks.filter_map(|it| it.parse::<f64>().ok()).sum();
-    let hertz = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK)?.unwrap_or(100);
-    Ok(ticks / f64::from(i32::try_from(hertz)?))
 }
 
 /// The middle one by its rate.

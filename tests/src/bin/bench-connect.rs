@@ -8,19 +8,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use chrono::Utc;
 use clap::Parser;
-use control_plane::accounts::tokens::TokenIssuer;
-use control_plane::accounts::{Role, SessionId};
-use control_plane::config::Config;
 use diesel_async::SimpleAsyncConnection;
 use futures_util::future::{join_all, try_join_all};
 use nix::unistd::geteuid;
-use secrecy::ExposeSecret;
 use serde_json::json;
 use shared::ids::UserId;
 use shared::wireguard::PrivateKey;
 use tests::api::{Client, Reply, Tunnel, server_timing};
+use tests::bench::people::subscribers;
 use tests::bench::{Goal, Report, Row, Samples, count};
 use tests::lab::{Plane, PlaneSettings, Stage};
 use tests::sim::SimConfig;
@@ -205,7 +201,8 @@ impl Bench {
         join_all(nodes.iter().map(SimNode::wait_online)).await;
         // More than the fastest plane could use up.
         let seconds = usize::try_from(arguments.seconds)?;
-        let people = people(&db, &plane, arguments.sequential + 100 + seconds * 12_000).await?;
+        let people =
+            subscribers(&db, &plane, arguments.sequential + 100 + seconds * 12_000).await?;
         Ok(Self {
             nodes,
             plane,
@@ -303,36 +300,4 @@ impl Bench {
         );
         Ok(())
     }
-}
-
-/// Makes people in the database and signs their tokens with the plane's own secret: a login costs a
-/// password's hash, which is not what is measured. A person's one session has the person's id.
-async fn people(
-    db: &TestDb,
-    plane: &Plane,
-    number: usize,
-) -> anyhow::Result<Vec<(UserId, String)>> {
-    db.execute(&format!(
-        "WITH made AS (
-             INSERT INTO users (id, email, hashed_password)
-             SELECT gen_random_uuid(), 'person' || n || '@example.org', 'none'
-             FROM generate_series(1, {number}) AS n RETURNING id),
-         opened AS (
-             INSERT INTO sessions (id, user_id, expires_at)
-             SELECT id, id, now() + interval '1 day' FROM made)
-         INSERT INTO subscriptions (id, user_id, plan_id, plan_type, end_date, access_until)
-         SELECT gen_random_uuid(), id, 'premium_monthly', 'monthly', now() + interval '1 day', now() + interval '1 day'
-         FROM made"
-    ))
-    .await;
-    db.execute("ANALYZE").await;
-    let config = Config::read(plane.environment())?;
-    let issuer = TokenIssuer::new(&config.tokens)?;
-    let ids = db.texts("SELECT id FROM users").await;
-    let sign = |id: &String| -> anyhow::Result<(UserId, String)> {
-        let user: UserId = id.parse()?;
-        let signed = issuer.issue(user, Role::User, SessionId(user.0), Utc::now())?;
-        Ok((user, signed.token.expose_secret().to_owned()))
-    };
-    ids.iter().map(sign).collect()
 }

@@ -15,6 +15,7 @@ use shared::ids::ServerId;
 use shared::protocol::NodeToken;
 
 use super::{SUBNET, SUBNET_V6};
+use crate::bench::process::megabytes;
 
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -144,14 +145,9 @@ impl NodeProcess {
 
     /// Resident memory in megabytes, and of that what is not a mapped file.
     pub fn memory(&self) -> anyhow::Result<(f64, f64)> {
-        let pid = self.child.as_ref().context("it does not run")?.id();
-        let text = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-        let megabytes = |name: &str| -> anyhow::Result<f64> {
-            let line = text.lines().find_map(|line| line.strip_prefix(name));
-            let kilobytes = line.and_then(|it| it.split_ascii_whitespace().next());
-            Ok(kilobytes.context("no such line")?.parse::<f64>()? / 1024.0)
-        };
-        Ok((megabytes("VmRSS:")?, megabytes("RssAnon:")?))
+        let child = self.child.as_ref().context("it does not run")?;
+        let pid = Pid::from_raw(i32::try_from(child.id())?);
+        Ok((megabytes(pid, "VmRSS")?, megabytes(pid, "RssAnon")?))
     }
 }
 
