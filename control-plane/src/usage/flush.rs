@@ -119,11 +119,14 @@ impl Live {
         for (server, node) in &mut state.nodes {
             let urgent: Vec<_> = node.urgent.iter().copied().collect();
             for peer in urgent.into_iter().take(most.saturating_sub(reports.len())) {
-                if let Some(report) = node.report(*server, peer) {
-                    taken.insert((*server, peer));
-                    reports.push(report);
-                } else {
-                    node.urgent.remove(&peer);
+                match node.report(*server, peer) {
+                    Some(report) => {
+                        taken.insert((*server, peer));
+                        reports.push(report);
+                    }
+                    None => {
+                        node.urgent.remove(&peer);
+                    }
                 }
             }
         }
@@ -219,36 +222,16 @@ impl State {
     /// Takes the database's word on a report, none where it was not stored: a row is locked for a moment, or
     /// unknown. Says whether a newer generation waits.
     fn settle(&mut self, report: &Report, stored: Option<&Stored>) -> bool {
-        self.settle_quota(report, stored);
         let Some(node) = self.nodes.get_mut(&report.server) else {
             return false;
         };
-        if stored.is_some() && !node.consumed.is_due(report.peer) {
-            node.urgent.remove(&report.peer);
-        }
-        let (Some(entry), Some(counters)) = (node.peers.get_mut(&report.peer), &report.counters)
-        else {
-            return false;
-        };
-        let Some(stored) = stored else {
-            entry.misses += 1;
-            node.urgent.insert(report.peer);
-            if entry.misses >= MAX_MISSES {
-                self.remove(report.server, report.peer);
-            }
-            return false;
-        };
-        entry.misses = 0;
-        entry.meter.stored(counters);
-        let next = entry.meter.unstored();
-        let more = next.is_some_and(|next| next.generation > counters.generation);
-        if more {
-            node.urgent.insert(report.peer);
-        }
-        if stored.ended && next.is_none() {
+        node.settle_quota(report, stored);
+        let outcome = node.settle_counters(report, stored);
+        node.prioritise(report.peer, outcome);
+        if outcome == Outcome::Over {
             self.remove(report.server, report.peer);
         }
-        more
+        outcome == Outcome::More
     }
 
     /// What this turn took was not stored: the nodes whose turn it was are the next.
@@ -259,19 +242,63 @@ impl State {
             node.stored_in = 0;
         }
     }
+}
+
+/// What a report's counters came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Stored,
+    /// A newer generation waits.
+    More,
+    Missed,
+    /// There will be nothing more, or nobody who takes it.
+    Over,
+}
+
+impl Node {
+    fn settle_counters(&mut self, report: &Report, stored: Option<&Stored>) -> Outcome {
+        let (Some(entry), Some(counters)) = (self.peers.get_mut(&report.peer), &report.counters)
+        else {
+            return Outcome::Stored;
+        };
+        let Some(stored) = stored else {
+            entry.misses += 1;
+            return if entry.misses >= MAX_MISSES {
+                Outcome::Over
+            } else {
+                Outcome::Missed
+            };
+        };
+        entry.misses = 0;
+        entry.meter.stored(counters);
+        match entry.meter.unstored() {
+            Some(next) if next.generation > counters.generation => Outcome::More,
+            None if stored.ended => Outcome::Over,
+            _ => Outcome::Stored,
+        }
+    }
 
     fn settle_quota(&mut self, report: &Report, stored: Option<&Stored>) {
-        let (Some(node), Some(consumed)) = (self.nodes.get_mut(&report.server), report.consumed)
-        else {
+        let Some(consumed) = report.consumed else {
             return;
         };
         match stored {
-            Some(stored) if stored.ended => node.consumed.remove(report.peer),
+            Some(stored) if stored.ended => self.consumed.remove(report.peer),
             Some(stored) => {
                 let share_at = stored.share_at.unwrap_or(u64::MAX);
-                node.consumed.stored(report.peer, consumed, share_at);
+                self.consumed.stored(report.peer, consumed, share_at);
             }
-            None => node.consumed.missed(report.peer, MAX_MISSES),
+            None => self.consumed.missed(report.peer, MAX_MISSES),
+        }
+    }
+
+    /// A peer that goes ahead of others does so until it is stored. What it used of its quota meanwhile may be due
+    /// again.
+    fn prioritise(&mut self, peer: PeerId, outcome: Outcome) {
+        if outcome != Outcome::Stored || self.consumed.is_due(peer) {
+            self.urgent.insert(peer);
+        } else {
+            self.urgent.remove(&peer);
         }
     }
 }
@@ -432,6 +459,23 @@ mod tests {
         live.record(other, frame(100, &[(7, 1)]));
         let both: Vec<_> = live.turn(2).iter().map(|it| it.consumed).collect();
         assert!(both.contains(&Some(50)), "{both:?}");
+    }
+
+    #[test]
+    fn what_is_urgent_stays_so_while_the_database_is_away() {
+        let (live, other, busy) = (Live::new(), ServerId::generate(), ServerId::generate());
+        for server in [other, busy] {
+            live.record(server, frame(100, &[(1, 10)]));
+            store_all(&live, &live.turn(usize::MAX));
+        }
+        live.record(other, frame(101, &[(1, 20)]));
+        live.record(busy, frame(101, &[(2, 5)]));
+        let first = |batch: &[Report]| batch.first().map(|it| (it.server, it.peer));
+        for _ in 0..3 {
+            assert_eq!(first(&live.turn(1)), Some((busy, PeerId(2))));
+        }
+        store_all(&live, &live.turn(1));
+        assert_eq!(first(&live.turn(1)), Some((other, PeerId(1))));
     }
 
     #[rstest]
