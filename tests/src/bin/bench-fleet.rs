@@ -76,7 +76,7 @@ impl Arguments {
     }
 }
 
-#[tokio::main(flavor = "current_thread")]
+#[tokio::main(worker_threads = 1)]
 async fn main() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
     tests::init();

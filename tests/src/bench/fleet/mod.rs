@@ -1,7 +1,7 @@
 //! A fleet of simulated nodes that costs next to nothing beside the plane that it loads.
 //!
 //! [`crate::SimNode`] holds what a test may ask about; a node here holds one table of counters
-//! ([`traffic`]) and one socket ([`node`]). All nodes share a thread. They are enrolled over the real
+//! ([`traffic`]) and one socket ([`node`]). All nodes share one thread. They are enrolled over the real
 //! protocol, and their sessions are the real protocol; the connections that they carry from the
 //! beginning are written by SQL ([`population`]).
 
