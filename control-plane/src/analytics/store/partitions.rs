@@ -97,9 +97,10 @@ pub(in crate::analytics) async fn make(
     let partition = table.partition(month);
     // Hours are written over and over, where they stand if there is room.
     let filled = if table.is_hourly { 60 } else { 100 };
-    // Nobody writes meanwhile, so that nothing comes into the default partition behind the move.
+    // Nobody writes meanwhile, so that nothing comes into the default partition behind the move; and nobody reads, who
+    // would know of the partitions as they were before and find the rows as they are after it.
     let sql = format!(
-        "LOCK TABLE {name} IN SHARE ROW EXCLUSIVE MODE;
+        "LOCK TABLE {name} IN ACCESS EXCLUSIVE MODE;
          CREATE TABLE {partition} (LIKE {name} INCLUDING ALL) WITH (fillfactor = {filled});
          WITH moved AS (DELETE FROM {name}_default WHERE {key} >= {from} AND {key} < {to} RETURNING *)
          INSERT INTO {partition} SELECT * FROM moved;

@@ -1,6 +1,11 @@
 //! Days are closed and months go without a byte's difference.
 
+use std::cell::Cell;
+
 use chrono::{DateTime, TimeDelta, Utc};
+use diesel::QueryableByName;
+use diesel::sql_types::BigInt;
+use diesel_async::RunQueryDsl;
 use serde_json::Value;
 use tests::api::Client;
 use tests::{TestApp, wait_until};
@@ -47,6 +52,12 @@ async fn keep(app: &TestApp, now: DateTime<Utc>) {
         app.db().number(&open).await == 1
     })
     .await;
+}
+
+#[derive(QueryableByName)]
+struct Bytes {
+    #[diesel(sql_type = BigInt)]
+    bytes: i64,
 }
 
 async fn partitions(app: &TestApp, table: &str) -> Vec<String> {
@@ -137,5 +148,45 @@ async fn nothing_is_lost_without_a_partition() {
     assert_eq!(sum(&data(&user, &path).await, "total_bytes"), 12);
     let month = format!("usage_hours_{}", hour.format("%Y_%m"));
     assert!(partitions(&app, "usage_hours").await.contains(&month));
+    app.finish(&[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_reads_a_month_that_is_just_being_made_as_empty() {
+    let app = TestApp::start().await;
+    let user = app.user().await.user();
+    // Other hours make a partition take long to come into its place.
+    app.db()
+        .execute(&format!(
+            "INSERT INTO usage_hours
+             SELECT gen_random_uuid(), '2020-01-01', gen_random_uuid(), 1, 1, 1, 1, 1, 1
+               FROM generate_series(1, 200000);
+             INSERT INTO usage_hours
+             SELECT '{user}', date_trunc('hour', now()), gen_random_uuid(), 100, 0, 0, 0, 0, 0"
+        ))
+        .await;
+    let over = Cell::new(false);
+    let reading = async {
+        let mut connection = app.db().connect().await;
+        let sql = format!(
+            "SELECT coalesce(sum(bytes_sent), 0)::bigint AS bytes FROM usage_hours WHERE user_id = '{user}'"
+        );
+        while !over.get() {
+            let read: Bytes = diesel::sql_query(&sql)
+                .get_result(&mut connection)
+                .await
+                .expect("it is read");
+            assert_eq!(read.bytes, 100);
+        }
+    };
+    let keeping = async {
+        keep(&app, Utc::now()).await;
+        over.set(true);
+    };
+    tokio::join!(reading, keeping);
+    let month = format!("usage_hours_{}", Utc::now().format("%Y_%m"));
+    assert!(partitions(&app, "usage_hours").await.contains(&month));
+    let moved = format!("SELECT count(*) FROM {month}");
+    assert_eq!(app.db().number(&moved).await, 1);
     app.finish(&[]).await;
 }
