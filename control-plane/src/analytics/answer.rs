@@ -59,16 +59,21 @@ impl Format {
     }
 }
 
+/// What stands above some cells.
+pub(super) type Names = &'static [&'static str];
+
 /// A row of a table.
 pub(super) trait Row {
-    const HEADER: &'static [&'static str];
+    /// The names above its cells, group by group.
+    const HEADER: &'static [Names];
 
     fn cells(&self) -> Vec<String>;
 }
 
 fn table<R: Row>(rows: &[R]) -> Result<Vec<u8>, ApiError> {
     let mut writer = csv::Writer::from_writer(Vec::new());
-    writer.write_record(R::HEADER).map_err(ApiError::internal)?;
+    let names = R::HEADER.concat();
+    writer.write_record(names).map_err(ApiError::internal)?;
     for row in rows {
         let cells = row.cells().into_iter().map(inert);
         writer.write_record(cells).map_err(ApiError::internal)?;
@@ -95,7 +100,7 @@ mod tests {
     struct Named(&'static str);
 
     impl Row for Named {
-        const HEADER: &'static [&'static str] = &["name", "bytes"];
+        const HEADER: &'static [Names] = &[&["name"], &["bytes"]];
 
         fn cells(&self) -> Vec<String> {
             vec![self.0.to_owned(), "7".to_owned()]

@@ -8,7 +8,7 @@ use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::views::{Figures, Summary};
-use crate::analytics::answer::Row;
+use crate::analytics::answer::{Names, Row};
 use crate::analytics::asked::{FormatQuery, PeriodQuery};
 use crate::analytics::store;
 use crate::app::AppState;
@@ -39,15 +39,7 @@ struct UserRow {
 }
 
 impl Row for UserRow {
-    const HEADER: &'static [&'static str] = &[
-        "user_id",
-        "bytes_sent",
-        "bytes_received",
-        "total_bytes",
-        "started",
-        "ended",
-        "connected_seconds",
-    ];
+    const HEADER: &'static [Names] = &[&["user_id"], Figures::HEADER];
 
     fn cells(&self) -> Vec<String> {
         let mut cells = vec![self.user_id.to_string()];

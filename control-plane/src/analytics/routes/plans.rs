@@ -6,7 +6,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::views::{Figures, Summary};
-use crate::analytics::answer::Row;
+use crate::analytics::answer::{Names, Row};
 use crate::analytics::asked::{FormatQuery, PeriodQuery};
 use crate::analytics::store;
 use crate::app::AppState;
@@ -29,16 +29,7 @@ struct PlanRow {
 }
 
 impl Row for PlanRow {
-    const HEADER: &'static [&'static str] = &[
-        "plan_id",
-        "users",
-        "bytes_sent",
-        "bytes_received",
-        "total_bytes",
-        "started",
-        "ended",
-        "connected_seconds",
-    ];
+    const HEADER: &'static [Names] = &[&["plan_id", "users"], Figures::HEADER];
 
     fn cells(&self) -> Vec<String> {
         let mut cells = vec![self.plan_id.clone(), self.users.to_string()];

@@ -38,17 +38,12 @@ pub(super) async fn usage(
     ValidQuery(form): ValidQuery<FormatQuery>,
     ValidQuery(whose): ValidQuery<ScopeQuery>,
 ) -> Result<HttpResponse, ApiError> {
-    let scope = whose.scope(&caller)?;
-    let period = query.period(&state, Utc::now())?;
-    let buckets = buckets(&state, &scope, &period).await?;
-    let points = buckets
-        .iter()
-        .map(|(start, sums)| UsagePoint::new(*start, sums));
-    let points: Vec<_> = points.collect();
+    let buckets = Buckets::read(&state, &caller, &query, &whose).await?;
+    let series = buckets.series(UsagePoint::new);
     let view = UsageView {
-        totals: Totals::of(&points),
-        quotas: quotas(&state, &scope, &period).await?,
-        series: Series::new(&period, &scope, points),
+        totals: Totals::of(&series.data),
+        quotas: quotas(&state, &buckets).await?,
+        series,
     };
     form.of(&http).answer(&view, &view.series.data, "usage")
 }
@@ -75,13 +70,8 @@ pub(super) async fn connection_usage(
     ValidQuery(form): ValidQuery<FormatQuery>,
     ValidQuery(whose): ValidQuery<ScopeQuery>,
 ) -> Result<HttpResponse, ApiError> {
-    let scope = whose.scope(&caller)?;
-    let period = query.period(&state, Utc::now())?;
-    let buckets = buckets(&state, &scope, &period).await?;
-    let points = buckets
-        .iter()
-        .map(|(start, sums)| ConnectionsPoint::new(*start, sums));
-    let view = Series::new(&period, &scope, points.collect());
+    let buckets = Buckets::read(&state, &caller, &query, &whose).await?;
+    let view = buckets.series(ConnectionsPoint::new);
     form.of(&http).answer(&view, &view.data, "connections")
 }
 
@@ -107,34 +97,48 @@ pub(super) async fn bandwidth_usage(
     ValidQuery(form): ValidQuery<FormatQuery>,
     ValidQuery(whose): ValidQuery<ScopeQuery>,
 ) -> Result<HttpResponse, ApiError> {
+    let buckets = Buckets::read(&state, &caller, &query, &whose).await?;
     let now = Utc::now();
-    let scope = whose.scope(&caller)?;
-    let period = query.period(&state, now)?;
-    let buckets = buckets(&state, &scope, &period).await?;
-    let points = buckets
-        .iter()
-        .map(|(start, sums)| BandwidthPoint::new(*start, sums, period.elapsed(*start, now)));
-    let view = Series::new(&period, &scope, points.collect());
+    let elapsed = |start| buckets.period.elapsed(start, now);
+    let view = buckets.series(|start, sums| BandwidthPoint::new(start, sums, elapsed(start)));
     form.of(&http).answer(&view, &view.data, "bandwidth")
 }
 
-/// Every bucket of the period, in order.
-async fn buckets(
-    state: &AppState,
-    scope: &Scope,
-    period: &Period,
-) -> Result<Vec<(DateTime<Utc>, Sums)>, ApiError> {
-    Ok(store::buckets(&mut *state.db().get().await?, scope, period).await?)
+/// What a caller asked for: every bucket of the period, in order.
+struct Buckets {
+    scope: Scope,
+    period: Period,
+    sums: Vec<(DateTime<Utc>, Sums)>,
 }
 
-async fn quotas(
-    state: &AppState,
-    scope: &Scope,
-    period: &Period,
-) -> Result<Vec<QuotaView>, ApiError> {
-    let (Some(user), None) = (scope.user, scope.server) else {
+impl Buckets {
+    async fn read(
+        state: &AppState,
+        caller: &OwnOr<ReadAnalytics>,
+        query: &PeriodQuery,
+        whose: &ScopeQuery,
+    ) -> Result<Self, ApiError> {
+        let scope = whose.scope(caller)?;
+        let period = query.period(state, Utc::now())?;
+        let sums = store::buckets(&mut *state.db().get().await?, &scope, &period).await?;
+        Ok(Self {
+            scope,
+            period,
+            sums,
+        })
+    }
+
+    fn series<T>(&self, point: impl Fn(DateTime<Utc>, &Sums) -> T) -> Series<T> {
+        let points = self.sums.iter().map(|(start, sums)| point(*start, sums));
+        Series::new(&self.period, &self.scope, points.collect())
+    }
+}
+
+async fn quotas(state: &AppState, buckets: &Buckets) -> Result<Vec<QuotaView>, ApiError> {
+    let (Some(user), None) = (buckets.scope.user, buckets.scope.server) else {
         return Ok(Vec::new());
     };
-    let months = tunnels::quota_months(&mut *state.db().get().await?, user, period.days()).await?;
+    let days = buckets.period.days();
+    let months = tunnels::quota_months(&mut *state.db().get().await?, user, days).await?;
     Ok(months.into_iter().map(Into::into).collect())
 }

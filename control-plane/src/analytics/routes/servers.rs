@@ -11,7 +11,7 @@ use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::views::{Figures, LoadPoint, Series, optional, text};
-use crate::analytics::answer::{Format, Row};
+use crate::analytics::answer::{Format, Names, Row};
 use crate::analytics::asked::{FormatQuery, PeriodQuery, Scope};
 use crate::analytics::store::{self, Sums};
 use crate::app::AppState;
@@ -93,25 +93,22 @@ impl StatusRow {
 }
 
 impl Row for StatusRow {
-    const HEADER: &'static [&'static str] = &[
-        "server_id",
-        "hostname",
-        "country_code",
-        "location",
-        "status",
-        "is_online",
-        "is_draining",
-        "load_pct",
-        "ping_ms",
-        "connections",
-        "capacity",
-        "last_seen_at",
-        "bytes_sent",
-        "bytes_received",
-        "total_bytes",
-        "started",
-        "ended",
-        "connected_seconds",
+    const HEADER: &'static [Names] = &[
+        &[
+            "server_id",
+            "hostname",
+            "country_code",
+            "location",
+            "status",
+            "is_online",
+            "is_draining",
+            "load_pct",
+            "ping_ms",
+            "connections",
+            "capacity",
+            "last_seen_at",
+        ],
+        Figures::HEADER,
     ];
 
     fn cells(&self) -> Vec<String> {
@@ -238,16 +235,7 @@ struct ServerRow {
 }
 
 impl Row for ServerRow {
-    const HEADER: &'static [&'static str] = &[
-        "server_id",
-        "hostname",
-        "bytes_sent",
-        "bytes_received",
-        "total_bytes",
-        "started",
-        "ended",
-        "connected_seconds",
-    ];
+    const HEADER: &'static [Names] = &[&["server_id", "hostname"], Figures::HEADER];
 
     fn cells(&self) -> Vec<String> {
         let mut cells = vec![self.server_id.to_string(), optional(self.hostname.clone())];

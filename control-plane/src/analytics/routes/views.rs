@@ -5,7 +5,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::analytics::answer::Row;
+use crate::analytics::answer::{Names, Row};
 use crate::analytics::asked::Scope;
 use crate::analytics::period::{Interval, Period};
 use crate::analytics::store::{Load, Sums};
@@ -99,8 +99,7 @@ impl UsagePoint {
 }
 
 impl Row for UsagePoint {
-    const HEADER: &'static [&'static str] =
-        &["start", "bytes_sent", "bytes_received", "total_bytes"];
+    const HEADER: &'static [Names] = &[&["start", "bytes_sent", "bytes_received", "total_bytes"]];
 
     fn cells(&self) -> Vec<String> {
         vec![
@@ -201,13 +200,13 @@ impl ConnectionsPoint {
 }
 
 impl Row for ConnectionsPoint {
-    const HEADER: &'static [&'static str] = &[
+    const HEADER: &'static [Names] = &[&[
         "start",
         "started",
         "ended",
         "connected_seconds",
         "average_seconds",
-    ];
+    ]];
 
     fn cells(&self) -> Vec<String> {
         vec![
@@ -250,7 +249,7 @@ impl BandwidthPoint {
 }
 
 impl Row for BandwidthPoint {
-    const HEADER: &'static [&'static str] = &["start", "upload_mbps", "download_mbps", "peak_mbps"];
+    const HEADER: &'static [Names] = &[&["start", "upload_mbps", "download_mbps", "peak_mbps"]];
 
     fn cells(&self) -> Vec<String> {
         vec![
@@ -295,13 +294,13 @@ impl LoadPoint {
 }
 
 impl Row for LoadPoint {
-    const HEADER: &'static [&'static str] = &[
+    const HEADER: &'static [Names] = &[&[
         "start",
         "load_pct",
         "peak_load_pct",
         "connections",
         "peak_connections",
-    ];
+    ]];
 
     fn cells(&self) -> Vec<String> {
         vec![
@@ -349,6 +348,15 @@ impl From<&Sums> for Figures {
 }
 
 impl Figures {
+    pub(super) const HEADER: Names = &[
+        "bytes_sent",
+        "bytes_received",
+        "total_bytes",
+        "started",
+        "ended",
+        "connected_seconds",
+    ];
+
     pub(super) fn cells(&self) -> impl Iterator<Item = String> + use<> {
         [
             self.bytes_sent,
