@@ -34,4 +34,4 @@ pub use profile::{Device, Profile, Subscription};
 pub use role::{Role, UnknownRole};
 pub use routes::{aliases, routes};
 pub use sessions::SessionId;
-pub use tier::{hold, tier};
+pub use tier::{Tier, hold, tier};

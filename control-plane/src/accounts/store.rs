@@ -8,14 +8,14 @@ pub(super) use profile::{Credentials, credentials, profile};
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
 use diesel::result::{DatabaseErrorKind, Error};
-use diesel::sql_types::{Bool, SmallInt, Uuid as SqlUuid};
+use diesel::sql_types::{Bool, Nullable, SmallInt, Timestamptz, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use secrecy::{ExposeSecret, SecretString};
 use shared::ids::UserId;
 use uuid::Uuid;
 
 use super::profile::{Device, Subscription};
-use super::{Email, Role};
+use super::{Email, Role, Tier};
 use crate::db::schema::{devices, plans, subscriptions, users};
 use crate::db::statement;
 
@@ -111,8 +111,8 @@ async fn insert_subscription(
 pub(super) async fn tier(
     connection: &mut AsyncPgConnection,
     user: UserId,
-) -> QueryResult<Option<(bool, i16)>> {
-    const SQL: &str = "SELECT is_active, tier FROM entitlements WHERE user_id = $1";
+) -> QueryResult<Option<(bool, Tier)>> {
+    const SQL: &str = "SELECT is_active, tier, ends_at FROM entitlements WHERE user_id = $1";
 
     #[derive(QueryableByName)]
     struct Row {
@@ -120,6 +120,8 @@ pub(super) async fn tier(
         is_active: bool,
         #[diesel(sql_type = SmallInt)]
         tier: i16,
+        #[diesel(sql_type = Nullable<Timestamptz>)]
+        ends_at: Option<DateTime<Utc>>,
     }
 
     let row: Option<Row> = statement(SQL)
@@ -127,7 +129,10 @@ pub(super) async fn tier(
         .get_result(connection)
         .await
         .optional()?;
-    Ok(row.map(|row| (row.is_active, row.tier)))
+    Ok(row.map(|row| {
+        let (tier, ends_at) = (row.tier, row.ends_at);
+        (row.is_active, Tier { tier, ends_at })
+    }))
 }
 
 /// Holds the person's row until the transaction ends: the address, of somebody who is still there.

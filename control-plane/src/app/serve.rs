@@ -244,6 +244,8 @@ async fn start_tasks(state: &web::Data<AppState>, handlers: Handlers) {
     tasks.spawn(async move { tunnels::make_offers(&offering).await });
     let looking = state.clone();
     tasks.spawn(async move { usage::look(&looking).await });
+    let watching = state.clone();
+    tasks.spawn(async move { usage::keep_watchlist(&watching).await });
     let measuring = state.clone();
     tasks.spawn(async move { usage::keep_round_trips(&measuring).await });
     let reporting = state.clone();

@@ -9,7 +9,7 @@ use futures_util::StreamExt;
 use rand::Rng;
 use redis::aio::MultiplexedConnection;
 use serde::{Deserialize, Serialize};
-use shared::ids::{ConnectionId, PeerId, ServerId};
+use shared::ids::{ConnectionId, PeerId, ServerId, UserId};
 use shared::protocol::RoundTrips;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -48,6 +48,8 @@ pub(super) enum Notice {
     Redirected { server: ServerId },
     /// The catalogue changed.
     FleetChanged,
+    /// The plan of this person changed, or everybody's may have.
+    TierChanged { user: Option<UserId> },
     /// Sockets of `replica` look at the round trips of these peers, and of no others of `server`.
     LookedAt {
         server: ServerId,

@@ -23,6 +23,7 @@ mod session;
 mod states;
 mod store;
 mod tasks;
+mod tiers;
 mod trouble;
 mod view;
 mod waiters;
@@ -32,7 +33,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use chrono::{DateTime, Utc};
-use shared::ids::{ConnectionId, ServerId};
+use shared::ids::{ConnectionId, ServerId, UserId};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -41,6 +42,7 @@ use uuid::Uuid;
 pub use self::desired::{CounterSink, DesiredState};
 pub use self::routes::{node_routes, routes};
 pub use self::states::NodeStates;
+pub use self::tiers::Tiers;
 pub use self::trouble::Trouble;
 pub use self::view::{Assignment, FRESHNESS, FleetView, Live, Profile, Server, ServerStatus};
 pub use self::waiters::{AckWaiter, AnswerTimings, Answered, TooManyWaiting, Unanswered};
@@ -88,6 +90,7 @@ pub struct Fleet {
     waiters: Arc<Waiters>,
     attention: Attention,
     sight: Mutex<Sight>,
+    tiers: Tiers,
     bus: Bus,
 }
 
@@ -109,6 +112,7 @@ impl Fleet {
             waiters: Arc::default(),
             attention: Attention::default(),
             sight: Mutex::default(),
+            tiers: Tiers::default(),
             bus: Bus::new(parts.redis),
         })
     }
@@ -194,6 +198,19 @@ impl Fleet {
         self.view
             .store(Arc::new(self.view().next(read, self.replica)));
         Ok(())
+    }
+
+    /// Which tiers of servers people may use.
+    #[must_use]
+    pub const fn tiers(&self) -> &Tiers {
+        &self.tiers
+    }
+
+    /// Tells every replica, this one included, that this person's plan changed, or everybody's may have.
+    pub fn tier_changed(&self, user: Option<UserId>) {
+        self.tiers.forget(user);
+        self.bus
+            .publish(Channel::Everyone, Notice::TierChanged { user });
     }
 
     /// Tells every replica, this one included, that the catalogue changed.

@@ -1,4 +1,4 @@
-//! Pages of the server list as they were last written.
+//! Pages of the server list, and recommendations, as they were last written.
 //!
 //! The list is asked for far more often than a node reports, and everybody who asks in the same words
 //! gets the same. A view has its own pages, so what the operator changes is seen at once; the figures
@@ -14,7 +14,7 @@ use super::lock;
 
 const MAX_AGE: Duration = Duration::from_millis(100);
 /// Ways of asking that are kept at once.
-const CAPACITY: usize = 256;
+const CAPACITY: usize = 1024;
 /// Longer ones are their callers' inventions.
 const LONGEST_KEY: usize = 200;
 

@@ -1,6 +1,8 @@
 //! The choice of server. Pure: the view and the time come in, a ranking comes out.
 
-use std::cmp::Ordering;
+use std::cmp::{Ordering, Reverse};
+use std::collections::BinaryHeap;
+use std::iter;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
@@ -31,24 +33,60 @@ pub struct Criteria {
 }
 
 /// The servers that may take the client now, best first: by load with what is on its way, then
-/// ping, then id.
-#[must_use]
-pub fn rank(view: &FleetView, criteria: &Criteria, now: DateTime<Utc>) -> Vec<Arc<Server>> {
-    let mut candidates: Vec<_> = view
-        .servers()
-        .iter()
-        .map(|server| (server, server.live()))
-        .filter(|(server, live)| is_eligible(server, live, criteria, now))
-        .map(|(server, live)| (expected_load(server, &live), live.ping, server))
-        .collect();
-    candidates.sort_by(|(load, ping, server), (other_load, other_ping, other)| {
-        load.total_cmp(other_load)
-            .then(ping.cmp(other_ping))
-            .then_with(|| -> Ordering { server.id.cmp(&other.id) })
+/// ping, then id. Only those that are taken are put in order: few of many are ever asked.
+pub fn rank<'view>(
+    view: &'view FleetView,
+    criteria: &Criteria,
+    now: DateTime<Utc>,
+) -> impl Iterator<Item = &'view Arc<Server>> + use<'view> {
+    let named = criteria.server.map(|named| view.get(named));
+    let among = match (&named, &criteria.location) {
+        (Some(server), _) => server.map(std::slice::from_ref).unwrap_or_default(),
+        (None, Some(place)) => view.at(place),
+        (None, None) => view.servers(),
+    };
+    let eligible = among.iter().filter_map(|server| {
+        let live = server.live();
+        is_eligible(server, &live, criteria, now).then(|| Candidate {
+            load: expected_load(server, &live),
+            ping: live.ping,
+            server,
+        })
     });
-    let ranked = candidates.into_iter();
-    ranked.map(|(_, _, server)| Arc::clone(server)).collect()
+    let mut ranked: BinaryHeap<_> = eligible.map(Reverse).collect();
+    iter::from_fn(move || ranked.pop().map(|Reverse(best)| best.server))
 }
+
+/// A server that may take the client; the better one is less.
+#[derive(Debug)]
+struct Candidate<'view> {
+    load: f64,
+    ping: u32,
+    server: &'view Arc<Server>,
+}
+
+impl Ord for Candidate<'_> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.load
+            .total_cmp(&other.load)
+            .then(self.ping.cmp(&other.ping))
+            .then_with(|| self.server.id.cmp(&other.server.id))
+    }
+}
+
+impl PartialOrd for Candidate<'_> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Candidate<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Candidate<'_> {}
 
 /// Whether a server takes clients at all now.
 #[must_use]
@@ -65,8 +103,7 @@ fn is_eligible(server: &Server, live: &Live, criteria: &Criteria, now: DateTime<
         let mut features = server.features.iter();
         features.any(|known| known.eq_ignore_ascii_case(feature))
     };
-    criteria.server.is_none_or(|wanted| wanted == server.id)
-        && server.tier <= criteria.tier
+    server.tier <= criteria.tier
         && criteria
             .location
             .as_deref()
@@ -125,6 +162,10 @@ mod tests {
         ("loaded to the brim", |_, live| live.load = 100.0, true),
     ];
 
+    fn ranked(view: &FleetView, criteria: &Criteria, now: DateTime<Utc>) -> Vec<Arc<Server>> {
+        rank(view, criteria, now).map(Arc::clone).collect()
+    }
+
     #[test]
     fn filters() {
         let now = Utc::now();
@@ -139,7 +180,11 @@ mod tests {
             profile.features = vec!["p2p".to_owned()];
             tweak(&mut profile, &mut live);
             let view = FleetView::new(vec![Server::new(profile, live)]);
-            assert_eq!(!rank(&view, &criteria, now).is_empty(), *eligible, "{name}");
+            assert_eq!(
+                !ranked(&view, &criteria, now).is_empty(),
+                *eligible,
+                "{name}"
+            );
         }
     }
 
@@ -155,7 +200,7 @@ mod tests {
             ..online(now)
         };
         let view = FleetView::new(vec![Server::new(profile(1), live)]);
-        assert_eq!(rank(&view, &Criteria::default(), now).len(), 1);
+        assert_eq!(ranked(&view, &Criteria::default(), now).len(), 1);
     }
 
     #[rstest]
@@ -173,7 +218,7 @@ mod tests {
             location: place.map(ToOwned::to_owned),
             ..Criteria::default()
         };
-        assert_eq!(!rank(&view, &criteria, now).is_empty(), found);
+        assert_eq!(!ranked(&view, &criteria, now).is_empty(), found);
     }
 
     #[test]
@@ -185,8 +230,7 @@ mod tests {
             server: Some(profile(2).id),
             ..Criteria::default()
         };
-        let ranked = rank(&view, &criteria, now);
-        assert_eq!(ids(&ranked), [profile(2).id]);
+        assert_eq!(ids(&ranked(&view, &criteria, now)), [profile(2).id]);
     }
 
     #[test]
@@ -195,11 +239,11 @@ mod tests {
         let mut small = profile(1);
         small.capacity = 1;
         let view = FleetView::new(vec![Server::new(small, online(now))]);
-        let first = rank(&view, &Criteria::default(), now);
+        let first = ranked(&view, &Criteria::default(), now);
         let assignment = first[0].assign();
-        assert!(rank(&view, &Criteria::default(), now).is_empty());
+        assert!(ranked(&view, &Criteria::default(), now).is_empty());
         assignment.release();
-        assert_eq!(rank(&view, &Criteria::default(), now).len(), 1);
+        assert_eq!(ranked(&view, &Criteria::default(), now).len(), 1);
     }
 
     fn ids(servers: &[Arc<Server>]) -> Vec<ServerId> {
@@ -233,7 +277,7 @@ mod tests {
                 Server::new(profile, live)
             });
             let view = FleetView::new(servers.collect());
-            let ranked = rank(&view, &Criteria { tier, ..Criteria::default() }, now);
+            let ranked = ranked(&view, &Criteria { tier, ..Criteria::default() }, now);
             for server in &ranked {
                 prop_assert!(server.tier <= tier && is_available(server, &server.live(), now));
             }
@@ -251,7 +295,7 @@ mod tests {
                 .map(|number| Server::new(profile(number), Live { load, ..online(now) }));
             let view = FleetView::new(servers.collect());
             for _ in 0..burst {
-                drop(rank(&view, &Criteria::default(), now)[0].assign());
+                drop(ranked(&view, &Criteria::default(), now)[0].assign());
             }
             let shares = view.servers().iter().map(|server| server.live().pending);
             let (least, most) = (shares.clone().min(), shares.max());

@@ -206,6 +206,7 @@ impl Fleet {
             }
             Notice::Redirected { server } => self.sessions.redirect(server),
             Notice::FleetChanged => self.stale.notify_one(),
+            Notice::TierChanged { user } => self.tiers.forget(user),
             Notice::LookedAt {
                 server,
                 replica,

@@ -4,7 +4,7 @@
 //! that move (load, ping, pool, liveness). The cells outlive a refresh of the catalogue, so that a
 //! report of a node reaches every view at once and assignments in flight are never forgotten.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -175,8 +175,18 @@ impl Server {
     /// city, without regard to case.
     #[must_use]
     pub fn is_at(&self, place: &str) -> bool {
-        let is = |name: &str| name.to_lowercase() == place.to_lowercase();
-        is(&self.location) || is(&self.country) || is(&self.country_code) || is(&self.city)
+        self.places().into_iter().any(|name| is_same(name, place))
+    }
+
+    fn places(&self) -> [&str; 4] {
+        let Profile {
+            location,
+            country,
+            country_code,
+            city,
+            ..
+        } = &self.profile;
+        [location, country, country_code, city]
     }
 
     pub(super) fn cell(&self) -> &Arc<LiveCell> {
@@ -262,11 +272,18 @@ impl LiveCell {
     }
 }
 
+/// Whether two words are the same without regard to case.
+pub(super) fn is_same(word: &str, other: &str) -> bool {
+    lower(word).eq(lower(other))
+}
+
 /// The fleet at one moment.
 #[derive(Debug, Default)]
 pub struct FleetView {
     servers: Vec<Arc<Server>>,
     by_id: HashMap<ServerId, Arc<Server>>,
+    /// By each of a server's places in lower case, in the order of `servers`.
+    by_place: HashMap<String, Vec<Arc<Server>>>,
     pages: Pages,
 }
 
@@ -279,6 +296,7 @@ impl FleetView {
             .map(|server| (server.id, Arc::clone(server)))
             .collect();
         Self {
+            by_place: by_place(&servers),
             servers,
             by_id,
             pages: Pages::default(),
@@ -294,6 +312,13 @@ impl FleetView {
     #[must_use]
     pub fn get(&self, id: ServerId) -> Option<&Arc<Server>> {
         self.by_id.get(&id)
+    }
+
+    /// The servers at a client's word for a place, by hostname: those that are [`Server::is_at`] it.
+    #[must_use]
+    pub fn at(&self, place: &str) -> &[Arc<Server>] {
+        let there = self.by_place.get(&lower(place).collect::<String>());
+        there.map_or(&[], Vec::as_slice)
     }
 
     pub(super) const fn pages(&self) -> &Pages {
@@ -314,6 +339,22 @@ impl FleetView {
             });
         Self::new(servers.collect())
     }
+}
+
+fn lower(word: &str) -> impl Iterator<Item = char> {
+    word.chars().flat_map(char::to_lowercase)
+}
+
+fn by_place(servers: &[Arc<Server>]) -> HashMap<String, Vec<Arc<Server>>> {
+    let mut by_place: HashMap<_, Vec<Arc<Server>>> = HashMap::new();
+    for server in servers {
+        let places = server.places().into_iter().map(lower);
+        let places: BTreeSet<String> = places.map(Iterator::collect).collect();
+        for place in places {
+            by_place.entry(place).or_default().push(Arc::clone(server));
+        }
+    }
+    by_place
 }
 
 impl Live {
@@ -375,6 +416,39 @@ pub(super) mod tests {
         assert_eq!((server.live().pending, server.live().pool_used), (1, 1));
         drop(flying);
         assert_eq!(server.live().pending, 1);
+    }
+
+    #[test]
+    fn a_place_has_the_servers_that_are_there_once_each() {
+        let at = |number, country: &str, city: &str| {
+            let (country, city) = (country.to_owned(), city.to_owned());
+            let profile = Profile {
+                country,
+                city,
+                ..profile(number)
+            };
+            Server::new(profile, Live::default())
+        };
+        let view = FleetView::new(vec![
+            at(1, "Singapore", "Singapore"),
+            at(2, "Türkiye", "İzmir"),
+            at(3, "Malaysia", "SINGAPORE"),
+        ]);
+        for place in [
+            "singapore",
+            "SINGAPORE",
+            "türkiye",
+            "İZMIR",
+            "eu-central",
+            "de",
+            "nowhere",
+        ] {
+            let there = view.servers().iter().filter(|server| server.is_at(place));
+            let there: Vec<_> = there.map(|server| server.id).collect();
+            let found: Vec<_> = view.at(place).iter().map(|server| server.id).collect();
+            assert_eq!(found, there, "{place}");
+        }
+        assert_eq!(view.at("Singapore").len(), 2);
     }
 
     #[test]

@@ -87,17 +87,28 @@ impl Holder {
     }
 }
 
-/// A [`Holder`] with the permission over everything.
+/// A [`Holder`] with the permission over a resource, or over everything.
 #[derive(Debug)]
 pub struct Holding<P> {
     pub holder: Holder,
+    resource: Option<Uuid>,
     permission: PhantomData<P>,
 }
 
 impl<P: Permission> Holding<P> {
+    /// Of a holder who has it.
+    #[must_use]
+    pub const fn new(holder: Holder, resource: Option<Uuid>) -> Self {
+        Self {
+            holder,
+            resource,
+            permission: PhantomData,
+        }
+    }
+
     /// Whether they still have it.
     pub async fn is_admitted(&self, state: &AppState) -> Result<bool, ApiError> {
-        self.holder.is_admitted::<P>(state, None).await
+        self.holder.is_admitted::<P>(state, self.resource).await
     }
 }
 
@@ -112,8 +123,7 @@ impl<P: Permission> FromRequest for Holding<P> {
             let state = state.ok_or_else(|| ApiError::internal("the application has no state"))?;
             let holder = Holder::of(&state, &token.ok_or(Code::Unauthorized)?).await?;
             holder.permit::<P>(&state, None).await?;
-            let permission = PhantomData;
-            Ok(Self { holder, permission })
+            Ok(Self::new(holder, None))
         })
     }
 }

@@ -19,6 +19,7 @@ pub mod permission;
 pub mod request_id;
 pub mod server_timing;
 pub mod sse;
+pub mod stay;
 pub mod text;
 
 use actix_web::Error;
@@ -31,6 +32,7 @@ pub use page::{Page, PageQuery};
 pub use permission::{Allowed, Permission};
 pub use request_id::RequestId;
 pub use server_timing::ServerTiming;
+pub use stay::Stay;
 
 /// What a layer around the handlers gets and gives.
 pub type Answer = Result<ServiceResponse, Error>;

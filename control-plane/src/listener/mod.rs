@@ -27,8 +27,8 @@ use actix_http::error::DispatchError;
 use actix_http::{HttpService, Protocol, Request};
 use actix_server::{GracefulShutdownSignal, Server};
 use actix_service::{
-    IntoServiceFactory, Service, ServiceFactory, ServiceFactoryExt, apply_fn_factory, fn_service,
-    map_config,
+    IntoServiceFactory, Service, ServiceFactory, ServiceFactoryExt, apply_fn_factory, boxed,
+    fn_service, map_config,
 };
 use actix_web::Error;
 use actix_web::dev::{AppConfig, ServiceResponse};
@@ -140,7 +140,7 @@ where
             data.insert(Rc::clone(stream.exchange()));
         })
         .finish(app);
-    fn_service(move |tcp| {
+    let entered = fn_service(move |tcp| {
         let (entrance, stopping) = (Arc::clone(&entrance), stopping.clone());
         async move {
             // Whoever is still at the entrance when the server stops is not waited for.
@@ -154,8 +154,9 @@ where
                 Err(refusal) => Err(refused(refusal)),
             }
         }
-    })
-    .and_then(http)
+    });
+    // Boxed: the worker's task would have the room for it twice.
+    boxed::factory(entered.and_then(http))
 }
 
 fn refused(refusal: Refusal) -> DispatchError {

@@ -1,12 +1,10 @@
 //! `/admin/overview`
 
-use std::future::pending;
 use std::time::Duration;
 
 use actix_web::{HttpRequest, HttpResponse, get, web};
-use chrono::Utc;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{MissedTickBehavior, interval};
 use utoipa_actix_web::service_config::ServiceConfig;
 
 use super::views::OverviewView;
@@ -14,11 +12,9 @@ use crate::app::AppState;
 use crate::error::{ApiError, Code, ErrorEnvelope};
 use crate::http::permission::ReadOverview;
 use crate::http::sse::{self, Ended, EndedReason, EventSender, Lost};
-use crate::http::{Allowed, Holding};
+use crate::http::{Allowed, Holding, Stay};
 
 const EVERY: Duration = Duration::from_secs(2);
-/// Looks between two questions whether the viewer still may.
-const ADMIT_TICKS: u32 = 3;
 /// The name of its events.
 const EVENT: &str = "overview";
 
@@ -91,41 +87,21 @@ async fn serve(
 ) -> Option<EndedReason> {
     let mut tick = interval(EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let expiry = async {
-        match viewer.holder.expires_at() {
-            Some(at) => sleep((at - Utc::now()).to_std().unwrap_or_default()).await,
-            None => pending().await,
-        }
-    };
-    tokio::pin!(expiry);
-    let mut ticks = 0_u32;
+    let mut stay = Stay::of(viewer);
     loop {
         tokio::select! {
             () = state.shutdown().cancelled() => return Some(EndedReason::ServiceStops),
-            () = &mut expiry => return Some(EndedReason::Unauthorized),
+            () = stay.over() => return Some(EndedReason::Unauthorized),
             () = events.gone() => return None,
             _ = tick.tick() => {}
         }
-        let asks = ticks.is_multiple_of(ADMIT_TICKS);
-        ticks = ticks.wrapping_add(1);
-        if viewer.holder.is_out(state) || asks && !may_stay(state, viewer).await {
+        if !stay.goes_on(viewer, state).await {
             return Some(EndedReason::Unauthorized);
         }
         match tell(state, events).await {
             Ok(()) => {}
             Err(Lost::Gone) => return None,
             Err(Lost::TooSlow) => return Some(EndedReason::TooSlow),
-        }
-    }
-}
-
-/// While the database is away they stay: the stream ends with its token.
-async fn may_stay(state: &AppState, viewer: &Holding<ReadOverview>) -> bool {
-    match viewer.is_admitted(state).await {
-        Ok(admitted) => admitted,
-        Err(error) => {
-            tracing::debug!(%error, "overview.viewer_check_failed");
-            true
         }
     }
 }

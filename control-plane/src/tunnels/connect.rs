@@ -271,11 +271,10 @@ impl Attempt<'_> {
             limits: entitlement.is_limited(),
             ..Criteria::default()
         };
-        let mut ranked = rank(&view, &criteria, Utc::now());
         let left = self.offer.map(|new| new.from);
-        ranked.retain(|server| Some(server.id) != left);
-        ranked.truncate(MAX_CANDIDATES);
-        Ok(ranked)
+        let ranked = rank(&view, &criteria, Utc::now());
+        let others = ranked.filter(|server| Some(server.id) != left);
+        Ok(others.take(MAX_CANDIDATES).map(Arc::clone).collect())
     }
 
     async fn on_any_node(

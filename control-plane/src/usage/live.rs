@@ -4,7 +4,7 @@
 //! plane that is killed loses what the node's next frame says again, since totals are cumulative.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
@@ -20,10 +20,11 @@ use super::meter::Meter;
 use super::round_trips::LastTrips;
 use super::store;
 use super::tickets::KeptTickets;
+use super::watchlist::Watchlist;
 use crate::fleet::desired::CounterSink;
 
 /// Peers kept in memory; past that, newcomers are not metered live until others leave.
-const MAX_PEERS: usize = 200_000;
+const MAX_PEERS: usize = 1_000_000;
 /// A rate is shown for so long after the frame that gave it.
 const RATE_LIFE: Duration = Duration::from_millis(2500);
 /// A stored peer that did not move for so long leaves memory.
@@ -61,7 +62,7 @@ impl Reading {
 #[derive(Debug, Default)]
 pub struct Live {
     state: Mutex<State>,
-    watchers: Mutex<HashMap<UserId, Weak<Notify>>>,
+    watchlist: Watchlist,
     audience: Arc<Audience>,
     round_trips: LastTrips,
     tickets: KeptTickets,
@@ -268,24 +269,14 @@ impl Live {
         self.state().remove(server, peer);
     }
 
-    /// Is told whenever a connection of this user began or ended through this replica.
-    #[must_use]
-    pub fn watch(&self, user: UserId) -> Arc<Notify> {
-        let mut watchers = self.watchers();
-        if let Some(notify) = watchers.get(&user).and_then(Weak::upgrade) {
-            return notify;
-        }
-        let notify = Arc::new(Notify::new());
-        watchers.insert(user, Arc::downgrade(&notify));
-        notify
+    /// Who is watched at this replica.
+    pub(super) const fn watchlist(&self) -> &Watchlist {
+        &self.watchlist
     }
 
-    /// Tells those who watch this user that the connections changed.
+    /// The connections of this user changed.
     pub fn changed(&self, user: UserId) {
-        let notify = self.watchers().get(&user).and_then(Weak::upgrade);
-        if let Some(notify) = notify {
-            notify.notify_waiters();
-        }
+        self.watchlist.changed(user);
     }
 
     pub(super) fn record_at(&self, server: ServerId, frame: &CountersFrame, now: Instant) {
@@ -357,8 +348,7 @@ impl Live {
         drop(state);
         self.round_trips.forget_old(now);
         self.tickets.forget_old(now);
-        self.watchers()
-            .retain(|_, notify| notify.strong_count() > 0);
+        self.watchlist.forget_unwatched();
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
@@ -369,10 +359,6 @@ impl Live {
         self.quotas_due
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn watchers(&self) -> MutexGuard<'_, HashMap<UserId, Weak<Notify>>> {
-        self.watchers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -458,21 +444,5 @@ pub(super) mod tests {
         assert_eq!(live.flow(Instant::now() + RATE_LIFE), Flow::default());
         let holdings = live.holdings();
         assert_eq!((holdings.peers, holdings.unstored), (3, 3));
-    }
-
-    #[tokio::test]
-    async fn watchers_are_told_and_forgotten() {
-        let (live, user) = (Live::new(), UserId::generate());
-        let notify = live.watch(user);
-        {
-            let told = notify.notified();
-            tokio::pin!(told);
-            told.as_mut().enable();
-            live.changed(user);
-            told.await;
-        }
-        drop(notify);
-        live.forget_idle(Instant::now());
-        assert!(live.watchers().is_empty());
     }
 }

@@ -1,5 +1,7 @@
 //! What usage reads and writes in Postgres.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, Utc};
 use diesel::QueryableByName;
 use diesel::sql_types::{Array, BigInt, Bool, Nullable, Text, Timestamptz, Uuid as SqlUuid};
@@ -131,28 +133,37 @@ pub(super) async fn flush(
         .collect())
 }
 
-/// The user's connections that a client uses, each with what is offered in its place. An offer is
+/// These users' connections that a client uses, each with what is offered in its place. An offer is
 /// none of them until its client takes it.
 pub(super) async fn watched(
     conn: &mut AsyncPgConnection,
-    user: UserId,
-) -> diesel::QueryResult<Vec<Watched>> {
+    users: &[UserId],
+) -> diesel::QueryResult<HashMap<UserId, Vec<Watched>>> {
     const SQL: &str = "
-        SELECT c.id, c.server_id, c.peer_id, c.bytes_sent, c.bytes_received, c.counter_generation,
+        SELECT c.user_id, c.id, c.server_id, c.peer_id, c.bytes_sent, c.bytes_received, c.counter_generation,
                c.generation_sent, c.generation_received, c.offer_reason, c.offer_made,
                offer.id AS offer, offer.offered_until
           FROM connections c
           LEFT JOIN connections offer ON offer.supersedes = c.id AND offer.offered_until IS NOT NULL
                 AND offer.status IN ('connecting', 'connected') AND offer.connected_at IS NOT NULL
-         WHERE c.user_id = $1 AND c.status IN ('connecting', 'connected')
+         WHERE c.user_id = ANY ($1) AND c.status IN ('connecting', 'connected')
            AND c.connected_at IS NOT NULL AND c.offered_until IS NULL
          ORDER BY c.id";
-    let rows: Vec<WatchedRow> = statement(SQL).bind::<SqlUuid, _>(user.0).load(conn).await?;
-    Ok(rows.iter().filter_map(WatchedRow::watched).collect())
+    let ids: Vec<Uuid> = users.iter().map(|user| user.0).collect();
+    let read = statement(SQL).bind::<Array<SqlUuid>, _>(ids);
+    let rows: Vec<WatchedRow> = read.load(conn).await?;
+    let mut watched: HashMap<_, Vec<_>> = HashMap::new();
+    for row in &rows {
+        let of_user = watched.entry(UserId(row.user_id)).or_default();
+        of_user.extend(row.watched());
+    }
+    Ok(watched)
 }
 
 #[derive(QueryableByName)]
 struct WatchedRow {
+    #[diesel(sql_type = SqlUuid)]
+    user_id: Uuid,
     #[diesel(sql_type = SqlUuid)]
     id: Uuid,
     #[diesel(sql_type = Nullable<SqlUuid>)]

@@ -2,35 +2,31 @@
 //! happens, the database every few seconds or when something changed. How it reaches them is for
 //! the carriers: [`super::metrics_socket`] and [`super::event_stream`].
 
-use std::future::pending;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix_web::web;
-use chrono::{DateTime, Utc};
+use chrono::Utc;
 use shared::ids::{ConnectionId, PeerId, ServerId};
-use tokio::sync::Notify;
-use tokio::time::{Interval, MissedTickBehavior, Sleep, interval, sleep};
+use tokio::time::{Interval, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::audience::Seat;
 use super::message::{Message, QuotaWarning, ServerKeyChanged, ServerKeyChanging, ServerTrouble};
 use super::news::{News, ServerNow};
 use super::quota_alarm::QuotaAlarm;
-use super::store;
 use super::viewer::Viewer;
 use super::watch::{Figures, Watch};
+use super::watchlist::Listed;
 use crate::app::AppState;
 use crate::error::{ApiError, Code};
 use crate::fleet::Trouble;
+use crate::http::Stay;
 use crate::tunnels;
 
 /// Those who may watch one user at once on one replica.
 const MAX_PER_USER: usize = 16;
 const TICK: Duration = Duration::from_secs(1);
-/// Ticks between two looks into the database while nothing is known to have changed.
-const REFRESH_TICKS: u32 = 3;
 /// Ticks between two signs of life.
 const BEAT_TICKS: u32 = 15;
 /// Ticks between two looks at the month's quota, and where there was none.
@@ -71,7 +67,10 @@ pub(super) enum Said {
 pub(super) struct Teller {
     state: web::Data<AppState>,
     viewer: Viewer,
-    changed: Arc<Notify>,
+    stay: Stay,
+    listed: Arc<Listed>,
+    /// Of the connections, what was told of.
+    reading: u64,
     seat: Seat,
     watch: Watch,
     stop: CancellationToken,
@@ -80,32 +79,32 @@ pub(super) struct Teller {
     alarm: QuotaAlarm,
     /// The tick at which the quota is looked at next.
     quota_at: u32,
-    expiry: Option<Pin<Box<Sleep>>>,
 }
 
 impl Teller {
     /// `RATE_LIMITED` where too many watch the same user here.
     pub(super) fn new(state: web::Data<AppState>, viewer: Viewer) -> Result<Self, ApiError> {
-        let changed = state.live().watch(viewer.user);
+        let listed = state.live().watchlist().watch(viewer.user);
         // Each teller holds one.
-        if Arc::strong_count(&changed) > MAX_PER_USER {
+        if Arc::strong_count(&listed) > MAX_PER_USER {
             return Err(Code::RateLimited.into());
         }
         let mut tick = interval(TICK);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let expiry = viewer.expires_at().map(|at| Box::pin(sleep(until(at))));
+        // A message that is late makes no other late.
+        tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
         Ok(Self {
+            stay: Stay::of(&viewer.who),
             seat: state.live().audience().seat(viewer.is_owner()),
             stop: state.shutdown().clone(),
             state,
             viewer,
-            changed,
+            listed,
+            reading: 0,
             watch: Watch::default(),
             tick,
             ticks: 0,
             alarm: QuotaAlarm::default(),
             quota_at: 0,
-            expiry,
         })
     }
 
@@ -119,17 +118,11 @@ impl Teller {
 
     /// Waits for what to do next. May be dropped at any point.
     pub(super) async fn cue(&mut self) -> Cue {
-        let expiry = async {
-            match &mut self.expiry {
-                Some(expiry) => expiry.as_mut().await,
-                None => pending().await,
-            }
-        };
         tokio::select! {
             biased;
             () = self.stop.cancelled() => Cue::Stop,
-            () = expiry => Cue::Expired,
-            () = self.changed.notified() => Cue::Changed,
+            () = self.stay.over() => Cue::Expired,
+            () = self.listed.changed() => Cue::Changed,
             _ = self.tick.tick() => Cue::Tick,
         }
     }
@@ -140,7 +133,14 @@ impl Teller {
         match cue {
             Cue::Stop => return Err(End::Away),
             Cue::Expired => return Err(End::Unauthorized),
-            Cue::Changed => self.refresh(&mut said).await,
+            Cue::Changed => {
+                let is_first = self.reading == 0;
+                self.refresh(&mut said);
+                self.say_news(&mut said).await;
+                if is_first {
+                    self.tick.reset_immediately();
+                }
+            }
             Cue::Tick => self.on_tick(&mut said).await?,
         }
         Ok(said)
@@ -149,13 +149,10 @@ impl Teller {
     async fn on_tick(&mut self, said: &mut Vec<Said>) -> Result<(), End> {
         let ticks = self.ticks;
         self.ticks = ticks.wrapping_add(1);
-        if self.viewer.is_out(&self.state) {
+        if !self.stay.goes_on(&self.viewer.who, &self.state).await {
             return Err(End::Unauthorized);
         }
-        if ticks.is_multiple_of(REFRESH_TICKS) {
-            self.check_viewer().await?;
-            self.refresh(said).await;
-        }
+        self.refresh(said);
         if ticks.is_multiple_of(BEAT_TICKS) {
             said.push(Said::Beat);
         }
@@ -173,7 +170,8 @@ impl Teller {
 
     /// Warns of a quota that runs out.
     async fn look_at_quota(&mut self, said: &mut Vec<Said>) {
-        let month = tunnels::month_used(&self.state, self.viewer.user).await;
+        // Boxed, as what follows: or each of thousands has the room that a query takes.
+        let month = Box::pin(tunnels::month_used(&self.state, self.viewer.user)).await;
         let month = month.unwrap_or_else(|error| {
             tracing::debug!(%error, "usage.quota_unknown");
             None
@@ -196,7 +194,7 @@ impl Teller {
     async fn say_news(&mut self, said: &mut Vec<Said>) {
         let state = &self.state;
         for (connection, news) in self.watch.news(|server| server_now(state, server)) {
-            match self.message(connection, &news).await {
+            match Box::pin(self.message(connection, &news)).await {
                 Ok(message) => {
                     self.watch.tell(connection, &news);
                     said.extend(message.map(Said::Message));
@@ -253,34 +251,15 @@ impl Teller {
         }))
     }
 
-    /// Whoever lost their right is told no more. While the database is away they stay: it ends with
-    /// their token.
-    async fn check_viewer(&self) -> Result<(), End> {
-        match self.viewer.is_admitted(&self.state).await {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(End::Unauthorized),
-            Err(error) => {
-                tracing::debug!(%error, "usage.viewer_check_failed");
-                Ok(())
-            }
-        }
-    }
-
-    /// Looks at what is live. While the database is away it goes on with what it knows.
-    async fn refresh(&mut self, said: &mut Vec<Said>) {
-        let read = async {
-            let mut conn = self.state.db().get().await?;
-            Ok::<_, ApiError>(store::watched(&mut conn, self.viewer.user).await?)
+    /// Takes in what the database said since; without an answer of it, it goes on with what it knows.
+    fn refresh(&mut self, said: &mut Vec<Said>) {
+        let Some(read) = self.listed.since(self.reading) else {
+            return;
         };
-        match read.await {
-            Ok(rows) => {
-                let events = self.watch.refresh(&rows, Instant::now(), Utc::now());
-                self.seat.show(self.watch.shown());
-                said.extend(events.into_iter().map(Said::Message));
-                self.say_news(said).await;
-            }
-            Err(error) => tracing::debug!(%error, "usage.refresh_failed"),
-        }
+        self.reading = read.reading;
+        let events = self.watch.refresh(&read.rows, Instant::now(), Utc::now());
+        self.seat.show(self.watch.shown());
+        said.extend(events.into_iter().map(Said::Message));
     }
 }
 
@@ -310,8 +289,4 @@ fn server_now(state: &AppState, server: ServerId) -> Option<ServerNow> {
         public_key: server.public_key,
         next_key: server.next_key,
     })
-}
-
-fn until(at: DateTime<Utc>) -> Duration {
-    (at - Utc::now()).to_std().unwrap_or_default()
 }

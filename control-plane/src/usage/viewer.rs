@@ -5,7 +5,7 @@ use std::pin::Pin;
 
 use actix_web::dev::Payload;
 use actix_web::{FromRequest, HttpRequest, web};
-use chrono::{DateTime, Utc};
+use chrono::Utc;
 use garde::Validate;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
@@ -15,10 +15,10 @@ use utoipa::IntoParams;
 use super::tickets::{self, Bearer, Pass};
 use crate::app::AppState;
 use crate::error::{ApiError, Code};
-use crate::http::Holder;
 use crate::http::current_user::bearer;
 use crate::http::input::parse_query;
 use crate::http::permission::WatchConnections;
+use crate::http::{Holder, Holding};
 
 #[derive(Debug, Deserialize, Validate, IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -38,7 +38,7 @@ pub(super) struct SocketQuery {
 #[derive(Debug)]
 pub(super) struct Viewer {
     pub(super) user: UserId,
-    who: Holder,
+    pub(super) who: Holding<WatchConnections>,
 }
 
 /// A [`Viewer`] who shows a token in the `Authorization` header and nothing else: whoever asks for a
@@ -56,15 +56,18 @@ impl Viewer {
             // An operator has no connections.
             (Holder::Operator(_), None) => return Err(Code::Unauthorized.into()),
         };
-        let viewer = Self { user, who };
+        let viewer = Self::new(user, who);
         if !viewer.is_owner() {
             let resource = Some(user.0);
-            viewer
-                .who
-                .permit::<WatchConnections>(state, resource)
-                .await?;
+            let holder = &viewer.who.holder;
+            holder.permit::<WatchConnections>(state, resource).await?;
         }
         Ok(viewer)
+    }
+
+    const fn new(user: UserId, who: Holder) -> Self {
+        let who = Holding::new(who, Some(user.0));
+        Self { user, who }
     }
 
     /// The bearer of a ticket. One for somebody else's connections is worth nothing, and is used up.
@@ -74,16 +77,15 @@ impl Viewer {
         user: Option<UserId>,
     ) -> Result<Self, ApiError> {
         let pass = tickets::redeem(state, ticket).await?;
-        let viewer = Self {
-            user: pass.user,
-            who: match pass.bearer {
-                Bearer::Person(person) => Holder::Person(person),
-                Bearer::Operator(token) => Holder::Operator(token.into()),
-            },
+        let who = match pass.bearer {
+            Bearer::Person(person) => Holder::Person(person),
+            Bearer::Operator(token) => Holder::Operator(token.into()),
         };
+        let viewer = Self::new(pass.user, who);
         let is_meant = user.is_none_or(|user| user == viewer.user);
-        let has_time = viewer.expires_at().is_none_or(|at| at > Utc::now());
-        if is_meant && has_time && viewer.is_admitted(state).await? {
+        let ends = viewer.who.holder.expires_at();
+        let has_time = ends.is_none_or(|at| at > Utc::now());
+        if is_meant && has_time && viewer.who.is_admitted(state).await? {
             Ok(viewer)
         } else {
             Err(Code::Unauthorized.into())
@@ -94,7 +96,7 @@ impl Viewer {
     pub(super) fn pass(&self) -> Pass {
         Pass {
             user: self.user,
-            bearer: match &self.who {
+            bearer: match &self.who.holder {
                 Holder::Person(person) => Bearer::Person(person.clone()),
                 Holder::Operator(token) => Bearer::Operator(token.expose_secret().to_owned()),
             },
@@ -103,25 +105,7 @@ impl Viewer {
 
     /// Whether the connections are the viewer's own.
     pub(super) fn is_owner(&self) -> bool {
-        matches!(&self.who, Holder::Person(person) if person.id == self.user)
-    }
-
-    /// When the token ends, where it says so.
-    pub(super) const fn expires_at(&self) -> Option<DateTime<Utc>> {
-        self.who.expires_at()
-    }
-
-    /// Whether they are known to be out, without asking anybody.
-    pub(super) fn is_out(&self, state: &AppState) -> bool {
-        self.who.is_out(state)
-    }
-
-    /// Asks whoever knows; costs no query for a person while Redis tells of ended sessions.
-    pub(super) async fn is_admitted(&self, state: &AppState) -> Result<bool, ApiError> {
-        let resource = Some(self.user.0);
-        self.who
-            .is_admitted::<WatchConnections>(state, resource)
-            .await
+        matches!(&self.who.holder, Holder::Person(person) if person.id == self.user)
     }
 }
 

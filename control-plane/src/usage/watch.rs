@@ -22,6 +22,14 @@ pub(super) struct Watched {
     pub(super) offers: Offers,
 }
 
+impl Watched {
+    /// Whether nothing but bytes tells them apart.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        let ledger = self.ledger;
+        *self == Self { ledger, ..*other }
+    }
+}
+
 /// A peer's figures at this moment, as far as this replica has them.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(super) struct Figures {
@@ -67,6 +75,9 @@ impl Watch {
             }
             live
         });
+        // Most people have one, and there are thousands of sockets.
+        let more = rows.len().saturating_sub(self.followed.len());
+        self.followed.reserve_exact(more);
         for row in rows {
             let mut followed = self.followed.iter_mut();
             if let Some(known) = followed.find(|it| it.row.connection == row.connection) {
@@ -196,7 +207,7 @@ impl Followed {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::time::Duration;
 
     use serde_json::json;
@@ -206,7 +217,7 @@ mod tests {
 
     use super::*;
 
-    fn row(sent: u64, received: u64) -> Watched {
+    pub(in crate::usage) fn row(sent: u64, received: u64) -> Watched {
         Watched {
             connection: ConnectionId(Uuid::from_u128(1)),
             server: Some(ServerId(Uuid::from_u128(2))),

@@ -1,6 +1,5 @@
 use std::time::Instant;
 
-use actix_web::http::header::{CONTENT_TYPE, HeaderValue};
 use actix_web::web::Bytes;
 use actix_web::{HttpRequest, HttpResponse, get, web};
 use chrono::Utc;
@@ -8,9 +7,10 @@ use garde::Validate;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::views::ServerView;
+use super::views::{ServerView, page_response};
 use crate::app::AppState;
 use crate::error::ApiError;
+use crate::fleet::view::is_same;
 use crate::fleet::{FleetView, Server};
 use crate::http::CurrentUser;
 use crate::http::input::parse_query;
@@ -85,21 +85,17 @@ pub(super) async fn list_servers(
             .map(Bytes::from)
             .map_err(ApiError::internal)
     })?;
-    Ok(HttpResponse::Ok()
-        // Not by `content_type`, which writes the same text anew for every answer.
-        .insert_header((CONTENT_TYPE, HeaderValue::from_static("application/json")))
-        .body(page))
+    Ok(page_response(page))
 }
 
 fn page(view: &FleetView, path: &str, query: &str) -> Result<ServerList, ApiError> {
     let filter: Filter = parse_query(query)?;
     let asked: PageQuery = parse_query(query)?;
     let now = Utc::now();
-    let matching: Vec<_> = view
-        .servers()
-        .iter()
-        .filter(|it| filter.takes(it))
-        .collect();
+    let among = filter
+        .place()
+        .map_or(view.servers(), |place| view.at(place));
+    let matching: Vec<_> = among.iter().filter(|it| filter.takes(it)).collect();
     let first = usize::try_from(asked.offset()).unwrap_or(usize::MAX);
     let count = usize::try_from(asked.per_page()).unwrap_or(usize::MAX);
     let (page, per_page) = (asked.page(), asked.per_page());
@@ -115,18 +111,24 @@ fn page(view: &FleetView, path: &str, query: &str) -> Result<ServerList, ApiErro
 }
 
 impl Filter {
+    /// A place at which every server is that it takes.
+    fn place(&self) -> Option<&str> {
+        let places = [&self.country, &self.city, &self.location];
+        places.into_iter().find_map(Option::as_deref)
+    }
+
     fn takes(&self, server: &Server) -> bool {
-        let is = |wanted: &Option<String>, values: &[&String]| {
-            wanted.as_ref().is_none_or(|wanted| {
-                let wanted = wanted.to_lowercase();
-                values.iter().any(|value| value.to_lowercase() == wanted)
-            })
+        let is = |wanted: &Option<String>, value: &str| {
+            wanted.as_ref().is_none_or(|wanted| is_same(value, wanted))
         };
-        let has = |wanted: &Option<String>, values: &Vec<String>| {
-            is(wanted, &values.iter().collect::<Vec<_>>())
+        let has = |wanted: &Option<String>, values: &[String]| {
+            let mut values = values.iter();
+            wanted
+                .as_ref()
+                .is_none_or(|wanted| values.any(|value| is_same(value, wanted)))
         };
-        is(&self.country, &[&server.country, &server.country_code])
-            && is(&self.city, &[&server.city])
+        (is(&self.country, &server.country) || is(&self.country, &server.country_code))
+            && is(&self.city, &server.city)
             && self
                 .location
                 .as_ref()

@@ -1,13 +1,18 @@
-use actix_web::{get, web};
+use std::time::Instant;
+
+use actix_web::web::Bytes;
+use actix_web::{HttpRequest, HttpResponse, get, web};
 use chrono::Utc;
 use garde::Validate;
 use serde::{Deserialize, Serialize};
+use shared::ids::UserId;
 use utoipa::{IntoParams, ToSchema};
 
-use super::views::ServerView;
+use super::views::{ServerView, page_response};
 use crate::accounts;
 use crate::app::AppState;
 use crate::error::{ApiError, Code, ErrorEnvelope};
+use crate::fleet::FleetView;
 use crate::fleet::selection::{Criteria, rank};
 use crate::http::{CurrentUser, ValidQuery};
 
@@ -52,26 +57,51 @@ pub(super) struct Recommendation {
 )]
 #[get("/servers/recommended")]
 pub(super) async fn recommended(
+    request: HttpRequest,
     state: web::Data<AppState>,
     user: CurrentUser,
-    wish: ValidQuery<Wish>,
-) -> Result<web::Json<Recommendation>, ApiError> {
-    let wish = wish.0;
-    let tier = {
-        let mut connection = state.db().get().await?;
-        accounts::tier(&mut connection, user.id).await?
-    };
+    ValidQuery(wish): ValidQuery<Wish>,
+) -> Result<HttpResponse, ApiError> {
+    let own = tier(&state, user.id).await?;
+    let tier = wish.tier.map_or(own, |asked| asked.min(own));
+    let view = state.fleet().view();
+    // Everybody of a tier who asks in the same words gets the same.
+    let key = format!("{tier} {}?{}", request.path(), request.query_string());
+    let page = view.pages().get(&key, Instant::now(), || {
+        let found = recommendation(&view, wish, tier)?;
+        serde_json::to_vec(&found)
+            .map(Bytes::from)
+            .map_err(ApiError::internal)
+    })?;
+    Ok(page_response(page))
+}
+
+fn recommendation(view: &FleetView, wish: Wish, tier: i16) -> Result<Recommendation, ApiError> {
     let criteria = Criteria {
         server: None,
         location: wish.location,
-        tier: wish.tier.map_or(tier, |asked| asked.min(tier)),
+        tier,
         limits: false,
         features: wish.feature.into_iter().collect(),
     };
     let now = Utc::now();
-    let ranked = rank(&state.fleet().view(), &criteria, now);
-    let mut servers = ranked.iter().map(|server| ServerView::new(server, now));
+    let mut servers = rank(view, &criteria, now).map(|server| ServerView::new(server, now));
     let server = servers.next().ok_or(Code::NoServerAvailable)?;
     let fallbacks = servers.take(FALLBACKS).collect();
-    Ok(web::Json(Recommendation { server, fallbacks }))
+    Ok(Recommendation { server, fallbacks })
+}
+
+/// The person's tier, from the database where it is not known.
+async fn tier(state: &AppState, user: UserId) -> Result<i16, ApiError> {
+    let tiers = state.fleet().tiers();
+    if let Some(known) = tiers.get(user, Instant::now()) {
+        return Ok(known);
+    }
+    let reading = tiers.reading();
+    let read = accounts::tier(&mut *state.db().get().await?, user).await?;
+    let left = read
+        .ends_at
+        .map(|at| (at - Utc::now()).to_std().unwrap_or_default());
+    tiers.keep(reading, user, read.tier, left, Instant::now());
+    Ok(read.tier)
 }

@@ -2,6 +2,9 @@
 
 use std::net::IpAddr;
 
+use actix_web::HttpResponse;
+use actix_web::http::header::{CONTENT_TYPE, HeaderValue};
+use actix_web::web::Bytes;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use shared::ids::ServerId;
@@ -90,6 +93,14 @@ impl ServerView {
             tier: server.tier,
         }
     }
+}
+
+/// The answer with a page as it was written.
+pub(super) fn page_response(page: Bytes) -> HttpResponse {
+    HttpResponse::Ok()
+        // Not by `content_type`, which writes the same text anew for every answer.
+        .insert_header((CONTENT_TYPE, HeaderValue::from_static("application/json")))
+        .body(page)
 }
 
 impl StatusView {

@@ -73,7 +73,9 @@ pub async fn limits_changed(
     connection: &mut AsyncPgConnection,
     user: UserId,
 ) -> Result<LimitsChanged, ApiError> {
-    apply(connection, &[user]).await
+    let changed = apply(connection, &[user]).await?;
+    let tier_of = Some(user);
+    Ok(LimitsChanged { tier_of, ..changed })
 }
 
 /// The same for everybody who is connected under this plan, a few at a time, once the plan's change is
@@ -81,6 +83,7 @@ pub async fn limits_changed(
 ///
 /// Whoever changes a plan calls this.
 pub async fn limits_of_plan_changed(state: &AppState, plan: &str) -> Result<(), ApiError> {
+    state.fleet().tier_changed(None);
     let mut after = Uuid::nil();
     let batch = i32::try_from(BATCH).unwrap_or(i32::MAX);
     loop {
@@ -101,6 +104,8 @@ pub async fn limits_of_plan_changed(state: &AppState, plan: &str) -> Result<(), 
 pub struct LimitsChanged {
     servers: BTreeSet<ServerId>,
     ended: Vec<store::Ended>,
+    /// Whose plan may open other servers now.
+    tier_of: Option<UserId>,
 }
 
 /// Tells the nodes of changed limits, after the commit. Without it they learn by the next heartbeat.
@@ -110,6 +115,9 @@ pub fn signal(state: &AppState, changed: LimitsChanged) {
     }
     for ended in &changed.ended {
         announce(state, ended, None);
+    }
+    if changed.tier_of.is_some() {
+        state.fleet().tier_changed(changed.tier_of);
     }
 }
 
