@@ -3,8 +3,10 @@
 pub mod bare;
 pub mod fleet;
 pub mod node;
+pub mod paced;
 pub mod people;
 pub mod process;
+pub mod viewers;
 pub mod web;
 pub mod wrk;
 

@@ -61,12 +61,12 @@ impl Counted {
         })
     }
 
-    pub fn add(&mut self, before: &Self, after: &Self, load: &Load) {
+    pub fn add(&mut self, before: &Self, after: &Self, requests: f64) {
         self.queries += after.queries - before.queries;
         self.commands += after.commands - before.commands;
         self.scripts += after.scripts - before.scripts;
         self.cpu_seconds += after.cpu_seconds - before.cpu_seconds;
-        self.requests += load.requests;
+        self.requests += requests;
     }
 
     #[must_use]

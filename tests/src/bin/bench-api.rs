@@ -188,7 +188,7 @@ impl Bench {
             counted.add(
                 &before,
                 &Counted::now(&self.db, self.plane.pid()).await?,
-                &load,
+                load.requests,
             );
             ours.push(load);
             trips.push(self.limit(route, route.trips()).await?);

@@ -7,7 +7,7 @@
 //! it is measured somebody connects and disconnects a few times a second. In the end every connection's row,
 //! and every hour, is compared with what its node counted.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,9 +22,10 @@ use shared::ids::{ConnectionId, ServerId, UserId};
 use shared::protocol::counters::MAX_ENTRIES;
 use shared::wireguard::PrivateKey;
 use tests::api::{Client, Tunnel, metric};
-use tests::bench::fleet::node::{FleetNode, Order, Report as NodeReport};
+use tests::bench::fleet::audit::{Findings, compare};
+use tests::bench::fleet::node::{FleetNode, NodeReport, Order, Pace};
 use tests::bench::fleet::population::{EACH, Member, settle};
-use tests::bench::fleet::{Schedule, audit, viewers};
+use tests::bench::fleet::{Schedule, viewers};
 use tests::bench::people::subscribers;
 use tests::bench::process::{cpu_seconds, family_cpu_seconds, megabytes};
 use tests::bench::{Goal, Report, Row, Samples, count};
@@ -173,103 +174,28 @@ impl Bench {
         for node in self.nodes {
             reports.push(node.await??);
         }
-        let found = audit::compare(&self.db, &reports).await?;
+        let found = compare(&self.db, &reports).await?;
 
-        let (mut lags, mut sent, mut in_time) = (Samples::default(), 0, 0);
-        for report in &reports {
-            lags.extend(report.log.lags.clone());
-            sent += report.log.sent;
-            in_time += report.log.in_time;
+        let mut pace = Pace::default();
+        for report in reports {
+            pace.extend(report.pace);
         }
+        let figures = Figures {
+            spent,
+            pace,
+            looks,
+            connects,
+            found,
+        };
         let frames = usize::try_from(arguments.nodes * arguments.seconds)?;
-        let seconds = f64::from(arguments.seconds);
-        let updates = spent.peer_updates / seconds;
-        let flushed = spent.flushed / seconds;
-        let goal = |row, goal| arguments.goal(row, goal);
-        let rows = vec![
-            Row::new("peer updates taken", updates, "1/s"),
-            goal(
-                Row::new(
-                    "frames that the plane had before the node's next",
-                    100.0 * count(in_time) / count(frames.max(sent)),
-                    "%",
-                ),
-                Goal::AtLeast(100.0),
-            ),
-            goal(
-                Row::new("plane", spent.plane / seconds, "cores"),
-                Goal::AtMost(0.6),
-            ),
-            Row::new(
-                "of that a peer update",
-                1e6 * spent.plane / spent.peer_updates,
-                "us",
-            ),
-            goal(
-                Row::new("plane, most memory resident", spent.most_memory, "MB"),
-                Goal::AtMost(400.0),
-            ),
-            Row::new("plane, memory resident at the end", spent.memory, "MB"),
-            Row::new("lag p50", lags.quantile_ms(0.5), "ms"),
-            goal(
-                Row::new("lag p99", lags.quantile_ms(0.99), "ms"),
-                Goal::AtMost(500.0),
-            ),
-            Row::new("lag, most", lags.quantile_ms(1.0), "ms"),
-            goal(
-                Row::new(
-                    "newer frame not shown to viewers p99",
-                    looks.quantile_ms(0.99),
-                    "ms",
-                ),
-                Goal::AtMost(500.0),
-            ),
-            Row::new("connect p50", connects.quantile_ms(0.5), "ms"),
-            goal(
-                Row::new("connect p99", connects.quantile_ms(0.99), "ms"),
-                Goal::AtMost(100.0),
-            ),
-            Row::new("connects", count(connects.len()) / seconds, "1/s"),
-            goal(
-                Row::new(
-                    "connections whose bytes differ",
-                    count(found.connections),
-                    "",
-                ),
-                Goal::AtMost(0.0),
-            ),
-            goal(
-                Row::new(
-                    "hours whose bytes differ",
-                    f64::from(i32::try_from(found.rollups)?),
-                    "",
-                ),
-                Goal::AtMost(0.0),
-            ),
-            Row::new(
-                "all stored after the last frame",
-                found.caught_up_in.as_secs_f64(),
-                "s",
-            ),
-            Row::new("connections written", flushed, "rows/s"),
-            Row::new(
-                "of those in place",
-                100.0 * spent.in_place / spent.flushed,
-                "%",
-            ),
-            Row::new(
-                "between two writings of a peer",
-                count(self.members.len()) / flushed,
-                "s",
-            ),
-            Row::new("postgres", spent.postgres / seconds, "cores"),
-            Row::new(
-                "nodes, viewers and clients",
-                spent.generator / seconds,
-                "cores",
-            ),
-        ];
-        Ok(rows)
+        let (seconds, peers) = (f64::from(arguments.seconds), count(self.members.len()));
+        Ok([
+            figures.of_nodes(arguments, count(frames)),
+            figures.of_people(arguments, seconds),
+            figures.of_bytes(arguments, seconds, peers)?,
+            figures.of_processes(arguments, seconds),
+        ]
+        .concat())
     }
 
     /// What was spent while it was measured.
@@ -282,8 +208,8 @@ impl Bench {
     }
 
     async fn spent_so_far(&self) -> anyhow::Result<Spent> {
-        let plane = self.plane.pid();
-        let updates = async |kind: &str| -> anyhow::Result<f64> {
+        let (plane, metrics) = (self.plane.pid(), self.plane.metrics_url());
+        let written = async |kind: &str| -> anyhow::Result<f64> {
             let sql =
                 format!("SELECT {kind} FROM pg_stat_user_tables WHERE relname = 'connections'");
             Ok(f64::from(u32::try_from(self.db.number(&sql).await)?))
@@ -293,14 +219,13 @@ impl Bench {
             postgres: family_cpu_seconds(self.postgres)?,
             generator: cpu_seconds(Pid::this())?,
             most_memory: megabytes(plane, "VmHWM")?,
-            memory: megabytes(plane, "VmRSS")?,
-            flushed: updates("n_tup_upd").await?,
-            in_place: updates("n_tup_hot_upd").await?,
-            peer_updates: f64::from(u32::try_from(
-                metric(&self.plane.metrics_url(), "usage_peer_reports_total").await,
+            written: written("n_tup_upd").await?,
+            in_place: written("n_tup_hot_upd").await?,
+            updates: f64::from(u32::try_from(
+                metric(&metrics, "usage_peer_reports_total").await,
             )?),
         };
-        let refused = metric(&self.plane.metrics_url(), "usage_peers_refused_total").await;
+        let refused = metric(&metrics, "usage_peers_refused_total").await;
         ensure!(refused == 0, "the plane had no room for {refused} reports");
         Ok(spent)
     }
@@ -343,8 +268,7 @@ impl Bench {
             .map(|member| (member.connection, *member))
             .collect();
         let anonymous = self.plane.client();
-        let of = members.values().map(|member| member.user);
-        let of: std::collections::HashSet<_> = of.collect();
+        let of: HashSet<_> = members.values().map(|member| member.user).collect();
         let people = self.people.iter().filter(|(user, _)| of.contains(user));
         let looks = people.map(async |(user, token)| {
             let socket = anonymous.metrics(*user, token).await;
@@ -365,11 +289,10 @@ struct Spent {
     postgres: f64,
     generator: f64,
     most_memory: f64,
-    memory: f64,
-    /// Connections that were written, and of those without a word to an index.
-    flushed: f64,
+    /// Connections that were written, and those of them that stayed in their page.
+    written: f64,
     in_place: f64,
-    peer_updates: f64,
+    updates: f64,
 }
 
 impl Spent {
@@ -378,10 +301,96 @@ impl Spent {
             plane: self.plane - before.plane,
             postgres: self.postgres - before.postgres,
             generator: self.generator - before.generator,
-            flushed: self.flushed - before.flushed,
+            written: self.written - before.written,
             in_place: self.in_place - before.in_place,
-            peer_updates: self.peer_updates - before.peer_updates,
+            updates: self.updates - before.updates,
             ..self
         }
+    }
+}
+
+struct Figures {
+    spent: Spent,
+    pace: Pace,
+    looks: Samples,
+    connects: Samples,
+    found: Findings,
+}
+
+impl Figures {
+    fn of_nodes(&self, arguments: &Arguments, frames: f64) -> Vec<Row> {
+        let in_time = 100.0 * count(self.pace.in_time) / frames;
+        let lag = |share| self.pace.lags.quantile_ms(share);
+        vec![
+            arguments.goal(
+                Row::new("frames taken before the node's next", in_time, "%"),
+                Goal::AtLeast(100.0),
+            ),
+            Row::new("lag p50", lag(0.5), "ms"),
+            arguments.goal(Row::new("lag p99", lag(0.99), "ms"), Goal::AtMost(500.0)),
+            Row::new("lag, most", lag(1.0), "ms"),
+        ]
+    }
+
+    fn of_people(&self, arguments: &Arguments, seconds: f64) -> Vec<Row> {
+        let behind = self.looks.quantile_ms(0.99);
+        let connect = |share| self.connects.quantile_ms(share);
+        vec![
+            arguments.goal(
+                Row::new("viewers behind the newest frame p99", behind, "ms"),
+                Goal::AtMost(500.0),
+            ),
+            Row::new(
+                "messages to viewers",
+                count(self.looks.len()) / seconds,
+                "1/s",
+            ),
+            Row::new("connect p50", connect(0.5), "ms"),
+            arguments.goal(
+                Row::new("connect p99", connect(0.99), "ms"),
+                Goal::AtMost(100.0),
+            ),
+            Row::new("connects", count(self.connects.len()) / seconds, "1/s"),
+        ]
+    }
+
+    fn of_bytes(
+        &self,
+        arguments: &Arguments,
+        seconds: f64,
+        peers: f64,
+    ) -> anyhow::Result<Vec<Row>> {
+        let differing = |what: &str, number: f64| {
+            let row = Row::new(format!("{what} whose bytes differ"), number, "");
+            arguments.goal(row, Goal::AtMost(0.0))
+        };
+        let written = self.spent.written / seconds;
+        let in_place = 100.0 * self.spent.in_place / self.spent.written;
+        let caught_up_in = self.found.caught_up_in.as_secs_f64();
+        Ok(vec![
+            Row::new("peer updates", self.spent.updates / seconds, "1/s"),
+            differing("connections", count(self.found.connections)),
+            differing("hours", f64::from(u32::try_from(self.found.rollups)?)),
+            Row::new("connections written", written, "rows/s"),
+            Row::new("of those in place", in_place, "%"),
+            Row::new("between two writings of a peer", peers / written, "s"),
+            Row::new("all written after the last frame", caught_up_in, "s"),
+        ])
+    }
+
+    fn of_processes(&self, arguments: &Arguments, seconds: f64) -> Vec<Row> {
+        let spent = &self.spent;
+        let cores = |who: &str, spent: f64| Row::new(who, spent / seconds, "cores");
+        let an_update = 1e6 * spent.plane / spent.updates;
+        vec![
+            arguments.goal(cores("plane", spent.plane), Goal::AtMost(0.6)),
+            Row::new("plane, a peer update", an_update, "us"),
+            arguments.goal(
+                Row::new("plane, most memory", spent.most_memory, "MB"),
+                Goal::AtMost(400.0),
+            ),
+            cores("postgres", spent.postgres),
+            cores("nodes, viewers and clients", spent.generator),
+        ]
     }
 }

@@ -210,7 +210,9 @@ impl Bench {
         for _ in 0..ROUNDS {
             let before = self.count().await?;
             let load = self.ask(wrk, &self.with).await?;
-            turns.counted.add(&before, &self.count().await?, &load);
+            turns
+                .counted
+                .add(&before, &self.count().await?, load.requests);
             turns.with.push(load);
             turns.without.push(self.ask(wrk, &self.without).await?);
         }
@@ -224,7 +226,7 @@ impl Bench {
         for _ in 0..ROUNDS {
             let before = self.count().await?;
             let load = self.ask_banned().await?;
-            counted.add(&before, &self.count().await?, &load);
+            counted.add(&before, &self.count().await?, load.requests);
             refused.push(load);
             bare.push(self.ask_bare().await?);
         }

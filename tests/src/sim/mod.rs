@@ -376,6 +376,12 @@ impl SimNode {
         state.peers.add_traffic(connection, sent, received, now)
     }
 
+    /// Every client of the node moves this many bytes more.
+    pub fn add_traffic_everywhere(&self, sent: u64, received: u64) {
+        let (mut state, now) = (self.node.state(), session::unix_now());
+        state.peers.add_traffic_everywhere(sent, received, now);
+    }
+
     /// The interface is made anew: every counter starts again in a new generation.
     pub fn reset_counters(&self) {
         self.node.state().peers.next_generation();

@@ -214,8 +214,21 @@ impl Peers {
         received: u64,
         now: u64,
     ) -> Option<u64> {
-        let mut held = self.held.values_mut();
-        let peer = held.find(|peer| peer.connection == connection)?;
+        let mut held = self.held.values();
+        let peer = held.find(|peer| peer.connection == connection)?.peer;
+        self.pass(peer, sent, received, now)
+    }
+
+    /// The same for every peer.
+    pub(super) fn add_traffic_everywhere(&mut self, sent: u64, received: u64, now: u64) {
+        let all: Vec<_> = self.held.keys().copied().collect();
+        for peer in all {
+            self.pass(peer, sent, received, now);
+        }
+    }
+
+    fn pass(&mut self, peer: PeerId, sent: u64, received: u64, now: u64) -> Option<u64> {
+        let peer = self.held.get_mut(&peer)?;
         let room = peer.limits.allowance.map_or(u64::MAX, |allowance| {
             allowance.saturating_sub(peer.consumed)
         });

@@ -3,17 +3,21 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use anyhow::ensure;
 use diesel::QueryableByName;
 use diesel::sql_types::{BigInt, Uuid as SqlUuid};
 use diesel_async::RunQueryDsl;
 use shared::ids::PeerId;
+use tokio::time::interval;
 use uuid::Uuid;
 
-use super::node::Report;
-use crate::{TestDb, wait_until};
+use super::node::NodeReport;
+use crate::TestDb;
 
 /// For the last peer's turn, and half as much again.
 const PATIENCE: Duration = Duration::from_secs(90);
+/// It reads the whole table.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// What does not agree.
 #[derive(Debug, Clone, Copy)]
@@ -39,7 +43,7 @@ struct Row {
 }
 
 /// Waits until the database has as many bytes as the nodes counted, and then compares each row.
-pub async fn compare(db: &TestDb, reports: &[Report]) -> anyhow::Result<Findings> {
+pub async fn compare(db: &TestDb, reports: &[NodeReport]) -> anyhow::Result<Findings> {
     let mut counted: HashMap<(Uuid, PeerId), (u64, u64)> = HashMap::new();
     for report in reports {
         let totals = report.totals.iter();
@@ -52,10 +56,11 @@ pub async fn compare(db: &TestDb, reports: &[Report]) -> anyhow::Result<Findings
     let all = i64::try_from(all)?;
     let began = Instant::now();
     let stored = "SELECT sum(bytes_sent + bytes_received) FROM connections";
-    wait_until("every byte is stored", PATIENCE, async || {
-        db.number(stored).await == all
-    })
-    .await;
+    let mut tick = interval(LOOK_EVERY);
+    while db.number(stored).await != all {
+        ensure!(began.elapsed() < PATIENCE, "not every byte is stored");
+        tick.tick().await;
+    }
     let caught_up_in = began.elapsed();
     let rows: Vec<Row> =
         diesel::sql_query("SELECT server_id, peer_id, bytes_sent, bytes_received FROM connections")

@@ -49,29 +49,35 @@ pub struct FleetNode {
     keys: HashMap<PeerId, PublicKey>,
     hash: StateHash,
     revision: Revision,
+    /// Seconds that were reported, and of those what the plane did not answer yet.
     reported: u32,
-    log: Log,
+    unanswered: u32,
+    pace: Pace,
 }
 
 /// What a node saw of the plane's pace in the seconds that are measured.
 #[derive(Debug, Default)]
-pub struct Log {
+pub struct Pace {
     /// From when a frame was due until the plane had it: the answer to a ping that follows the frame on the same
     /// socket, which the plane gives after what it counted can be read.
     pub lags: Samples,
     /// Frames that were with the plane before the next was due.
     pub in_time: usize,
-    pub sent: usize,
-    /// Of the whole session: what was asked and not answered yet.
-    unanswered: u32,
+}
+
+impl Pace {
+    pub fn extend(&mut self, other: Self) {
+        self.lags.extend(other.lags);
+        self.in_time += other.in_time;
+    }
 }
 
 /// What is left of a node.
 #[derive(Debug)]
-pub struct Report {
+pub struct NodeReport {
     pub server: ServerId,
     pub totals: Vec<(PeerId, PeerCounters)>,
-    pub log: Log,
+    pub pace: Pace,
 }
 
 impl FleetNode {
@@ -93,7 +99,8 @@ impl FleetNode {
             hash: StateHash::default(),
             revision: Revision(0),
             reported: 0,
-            log: Log::default(),
+            unanswered: 0,
+            pace: Pace::default(),
         })
     }
 
@@ -102,7 +109,7 @@ impl FleetNode {
         mut self,
         mut orders: watch::Receiver<Order>,
         peers: Arc<AtomicUsize>,
-    ) -> anyhow::Result<Report> {
+    ) -> anyhow::Result<NodeReport> {
         loop {
             let order = *orders.borrow_and_update();
             let due = match order {
@@ -121,35 +128,32 @@ impl FleetNode {
                 }
                 changed = orders.changed() => changed?,
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
-                    self.report(order).await?;
+                    self.report().await?;
                 }
             }
         }
         ensure!(
-            self.log.unanswered == 0,
+            self.unanswered == 0,
             "{} frames were not answered",
-            self.log.unanswered
+            self.unanswered
         );
-        Ok(Report {
+        Ok(NodeReport {
             server: self.server,
             totals: self.traffic.into_totals(),
-            log: self.log,
+            pace: self.pace,
         })
     }
 
     /// Counters, a ping behind them, and the load.
-    async fn report(&mut self, order: Order) -> anyhow::Result<()> {
+    async fn report(&mut self) -> anyhow::Result<()> {
         let now = u64::try_from(Utc::now().timestamp())?;
         let second = self.reported;
         self.reported += 1;
-        self.log.unanswered += 1;
+        self.unanswered += 1;
         let counters = self.traffic.tick(now);
         self.socket.feed(Message::binary(counters)).await?;
         let mark = second.to_be_bytes().to_vec();
         self.socket.send(Message::Ping(mark.into())).await?;
-        if is_measured(order, second) {
-            self.log.sent += 1;
-        }
         self.say(&AgentMessage::Load(self.load(second))).await
     }
 
@@ -183,14 +187,14 @@ impl FleetNode {
 
     fn answered(&mut self, mark: &[u8], order: Order) -> anyhow::Result<()> {
         let second = u32::from_be_bytes(mark.try_into()?);
-        self.log.unanswered -= 1;
+        self.unanswered -= 1;
         let Order::Report(schedule) = order else {
             bail!("an answer without a question");
         };
         if is_measured(order, second) {
             let lag = schedule.due(self.number, second).elapsed();
-            self.log.in_time += usize::from(lag < SECOND);
-            self.log.lags.push(lag);
+            self.pace.in_time += usize::from(lag < SECOND);
+            self.pace.lags.push(lag);
         }
         Ok(())
     }
