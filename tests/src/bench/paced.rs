@@ -52,7 +52,7 @@ impl Paced {
         Ok(whole)
     }
 
-    /// What is due on one connection: every so-manieth request.
+    /// What is due on one connection: one request of so many.
     async fn ask(
         &self,
         address: &str,

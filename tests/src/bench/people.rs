@@ -74,8 +74,9 @@ async fn asks(
     Ok(samples)
 }
 
-/// Makes people with a plan of five connections in the database and signs their tokens with the plane's own secret: a login costs a
-/// password's hash, which is not what is measured. A person's one session has the person's id.
+/// Makes people with a plan of five connections in the database and signs their tokens with the plane's own
+/// secret: a login costs a password's hash, which is not what is measured. A person's one session has the
+/// person's id.
 pub async fn subscribers(
     db: &TestDb,
     plane: &Plane,
