@@ -2,7 +2,8 @@
 //!
 //! What must hold: nobody holds a connection, a byte of memory or a descriptor for longer than they use
 //! it. Whoever is slow with a handshake, a head, a body or with taking an answer is cut off; one address
-//! has a bounded number of connections, and so have all. A WebSocket is a request whose answer is not over, and stays.
+//! has a bounded number of connections, and so have all. A WebSocket is a request whose answer is not
+//! over, and stays; its connection is no longer HTTP's then.
 //!
 //! HTTP/1.1 alone is spoken. The HTTP/2 of `actix-http` has no bound for streams, resets and header
 //! lists, so it is neither built nor offered; a proxy in front may speak it.
@@ -15,7 +16,11 @@ mod proxy;
 mod requests;
 mod socket;
 mod stream;
+mod upgrade;
+pub mod websocket;
 
+use std::convert::Infallible;
+use std::future::ready;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -28,10 +33,11 @@ use actix_http::{HttpService, Protocol, Request};
 use actix_server::{GracefulShutdownSignal, Server};
 use actix_service::{
     IntoServiceFactory, Service, ServiceFactory, ServiceFactoryExt, apply_fn_factory, boxed,
-    fn_service, map_config,
+    fn_factory, fn_service, map_config,
 };
 use actix_web::Error;
 use actix_web::dev::{AppConfig, ServiceResponse};
+use futures_util::FutureExt;
 use rustls::ServerConfig;
 use tokio::net::TcpStream;
 
@@ -39,6 +45,7 @@ pub use self::socket::raise_descriptors;
 
 use self::entrance::{Entrance, Refusal};
 use self::stream::Stream;
+use self::upgrade::upgrade;
 use crate::config::{Config, ListenerConfig};
 
 /// Longer than the 60 s for which load balancers keep a connection to us: whoever sends closes first,
@@ -121,27 +128,39 @@ where
     <A::Service as Service<Request>>::Future: 'static,
     B: MessageBody + Unpin + 'static,
 {
-    let body_timeout = limits.body_timeout;
+    let (body_timeout, accepting) = (limits.body_timeout, stopping.clone());
     let app = map_config(app, |()| AppConfig::default()).map_err(|error| error.error_response());
     let app = apply_fn_factory(app, move |mut request, app: &_| {
         let watch = requests::begin(&mut request, body_timeout);
         watch.until(Service::call(app, request))
     });
-    let ending = stopping.clone();
-    let http = HttpService::build()
-        .graceful_shutdown_signal(move || {
-            let ending = ending.clone();
-            async move { ending.notified().await }
-        })
-        .keep_alive(KEEP_ALIVE)
-        .client_request_timeout(limits.head_timeout)
-        .client_disconnect_timeout(GOODBYE)
-        .on_connect_ext(|stream: &Stream, data| {
-            data.insert(Rc::clone(stream.exchange()));
-        })
-        .finish(app);
+    let http = fn_factory(move || {
+        let (app, limits, ending) = (app.new_service(()), limits.clone(), stopping.clone());
+        async move {
+            // One application for requests and for handshakes.
+            let app = Rc::new(app.await?);
+            let of_handshakes = Rc::clone(&app);
+            let http = HttpService::build()
+                .graceful_shutdown_signal(move || {
+                    let ending = ending.clone();
+                    async move { ending.notified().await }
+                })
+                .keep_alive(KEEP_ALIVE)
+                .client_request_timeout(limits.head_timeout)
+                .client_disconnect_timeout(GOODBYE)
+                .on_connect_ext(|stream: &Stream, data| {
+                    data.insert(Rc::clone(stream.exchange()));
+                })
+                .upgrade(fn_service(move |(request, connection)| {
+                    let upgraded = upgrade(Rc::clone(&of_handshakes), request, connection);
+                    Box::pin(upgraded.map(Ok::<_, Infallible>))
+                }))
+                .finish(fn_factory(move || ready(Ok::<_, ()>(Rc::clone(&app)))));
+            http.new_service(()).await
+        }
+    });
     let entered = fn_service(move |tcp| {
-        let (entrance, stopping) = (Arc::clone(&entrance), stopping.clone());
+        let (entrance, stopping) = (Arc::clone(&entrance), accepting.clone());
         async move {
             // Whoever is still at the entrance when the server stops is not waited for.
             let admitted = tokio::select! {

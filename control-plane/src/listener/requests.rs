@@ -10,12 +10,16 @@ use std::time::Duration;
 
 use actix_http::body::{BodySize, MessageBody};
 use actix_http::error::PayloadError;
-use actix_http::{Method, Payload, Request, Response};
+use actix_http::{Payload, Request, Response};
 use actix_web::web::Bytes;
 use futures_util::Stream;
 use tokio::time::{Sleep, sleep};
 
 use super::exchange::{Exchange, Open};
+
+/// What the server is given of an answer at once. It takes the next part when less than 32 KiB are
+/// unsent: whoever does not read costs that and a part, whatever the answer's size.
+const PART: usize = 16 * 1024;
 
 /// A request that is being answered.
 #[derive(Debug)]
@@ -39,6 +43,7 @@ impl Watch {
         let response: Response<B> = answer.await?.into();
         Ok(response.map_body(|_, body| Body {
             body,
+            rest: Bytes::new(),
             _open: self.0,
         }))
     }
@@ -48,6 +53,8 @@ impl Watch {
 #[derive(Debug)]
 pub(super) struct Body<B> {
     body: B,
+    /// Of what it gave last, what was not passed on.
+    rest: Bytes,
     _open: Option<Open>,
 }
 
@@ -62,15 +69,21 @@ impl<B: MessageBody + Unpin> MessageBody for Body<B> {
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, Self::Error>>> {
-        Pin::new(&mut self.get_mut().body).poll_next(context)
+        let this = self.get_mut();
+        if this.rest.is_empty() {
+            let given = ready!(Pin::new(&mut this.body).poll_next(context)).transpose()?;
+            let Some(given) = given else {
+                return Poll::Ready(None);
+            };
+            this.rest = given;
+        }
+        let part = this.rest.len().min(PART);
+        Poll::Ready(Some(Ok(this.rest.split_to(part))))
     }
 }
 
-/// What comes after a WebSocket's handshake is no body: it may take as long as it likes. No `GET` of
-/// ours reads one, whatever its sender claims.
 fn bound_body(request: &mut Request, time: Duration) {
-    let is_websocket = request.method() == Method::GET && request.upgrade();
-    if is_websocket || matches!(request.payload(), Payload::None) {
+    if matches!(request.payload(), Payload::None) {
         return;
     }
     let payload = request.take_payload();
@@ -101,5 +114,37 @@ impl Stream for InTime {
         metrics::counter!("connections_cut_total", "why" => "slow_body").increment(1);
         let error = io::Error::from(io::ErrorKind::TimedOut);
         Poll::Ready(Some(Err(PayloadError::Io(error))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case(0, &[])]
+    #[case(1, &[1])]
+    #[case(PART, &[PART])]
+    #[case(2 * PART + 5, &[PART, PART, 5])]
+    #[tokio::test]
+    async fn an_answer_is_passed_on_in_parts(#[case] length: usize, #[case] parts: &[usize]) {
+        let whole: Bytes = (0..=u8::MAX).cycle().take(length).collect();
+        let mut body = Body {
+            body: whole.clone(),
+            rest: Bytes::new(),
+            _open: None,
+        };
+        let (mut seen, mut passed) = (Vec::new(), Vec::new());
+        while let Some(part) = poll_fn(|it| Pin::new(&mut body).poll_next(it)).await {
+            let part = part.unwrap();
+            seen.push(part.len());
+            passed.extend(part);
+        }
+        assert_eq!(seen, parts);
+        assert_eq!(passed, whole);
     }
 }

@@ -9,16 +9,14 @@ use utoipa_actix_web::service_config::ServiceConfig;
 
 use super::event_stream;
 use super::message::Message;
-use super::metrics_socket::Socket;
+use super::metrics_socket;
 use super::teller::Teller;
 use super::tickets;
 use super::viewer::{SocketQuery, TokenHolder, Viewer};
 use crate::app::AppState;
 use crate::error::{ApiError, ErrorEnvelope};
 use crate::http::sse;
-
-/// Clients send nothing of size.
-const MAX_CLIENT_FRAME: usize = 4 * 1024;
+use crate::listener::websocket;
 
 pub fn routes(config: &mut ServiceConfig<'_>) {
     config
@@ -55,19 +53,12 @@ async fn connection_metrics(
     state: web::Data<AppState>,
     viewer: Viewer,
     http: HttpRequest,
-    payload: web::Payload,
 ) -> Result<HttpResponse, ApiError> {
     let teller = Teller::new(state, viewer)?;
-    let (response, session, incoming) = actix_ws::handle(&http, payload)
-        .map_err(|error| ApiError::invalid("Upgrade", format!("Not a WebSocket: {error}")))?;
-    let incoming = incoming
-        .max_frame_size(MAX_CLIENT_FRAME)
-        .aggregate_continuations()
-        .max_continuation_size(MAX_CLIENT_FRAME);
     let tasks = teller.state().tasks().clone();
-    let socket = Socket { teller, session };
-    actix_web::rt::spawn(tasks.track_future(socket.run(incoming)));
-    Ok(response)
+    websocket::accept(&http, metrics_socket::ROOM, move |socket| {
+        tasks.track_future(metrics_socket::run(teller, socket))
+    })
 }
 
 /// The live metrics of the caller's connections as server-sent events.

@@ -9,6 +9,7 @@ mod sizes;
 mod slow;
 mod slow_readers;
 mod slow_viewers;
+mod upgrade;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};

@@ -5,6 +5,13 @@ use super::caller::CurrentNode;
 use crate::app::AppState;
 use crate::error::{ApiError, Code, ErrorEnvelope};
 use crate::fleet::session::run;
+use crate::listener::websocket::{self, Room};
+
+/// Most of what a node sends is counters, a frame a second.
+const ROOM: Room = Room {
+    message: MAX_FRAME_BYTES,
+    buffer: 8 * 1024,
+};
 
 /// A node's session, as a WebSocket.
 ///
@@ -22,19 +29,13 @@ pub(super) async fn session(
     request: HttpRequest,
     state: web::Data<AppState>,
     CurrentNode(node): CurrentNode,
-    payload: web::Payload,
 ) -> Result<HttpResponse, ApiError> {
     let fleet = state.fleet();
     if fleet.is_stopping() {
         return Err(Code::Unavailable.into());
     }
-    let (response, socket, frames) = actix_ws::handle(&request, payload)
-        .map_err(|_| ApiError::invalid("Upgrade", "A WebSocket handshake is needed"))?;
-    let frames = frames
-        .max_frame_size(MAX_FRAME_BYTES)
-        .aggregate_continuations()
-        .max_continuation_size(MAX_FRAME_BYTES);
-    let running = run(fleet.clone(), node, socket, frames);
-    actix_web::rt::spawn(state.tasks().track_future(running));
-    Ok(response)
+    let (fleet, tasks) = (fleet.clone(), state.tasks().clone());
+    websocket::accept(&request, ROOM, move |socket| {
+        tasks.track_future(run(fleet, node, socket))
+    })
 }

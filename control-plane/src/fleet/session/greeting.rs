@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use actix_ws::{AggregatedMessage, AggregatedMessageStream, ProtocolError};
 use chrono::Utc;
 use shared::ids::ServerId;
 use shared::protocol::{AgentMessage, Hello, PlaneMessage};
@@ -15,6 +14,7 @@ use super::wire::{FAREWELL_PATIENCE, Wire};
 use crate::fleet::Fleet;
 use crate::fleet::identity::NodeIdentity;
 use crate::fleet::store;
+use crate::listener::websocket::{Ended, Message};
 
 /// How long a node may take for its first message.
 const HELLO_PATIENCE: Duration = Duration::from_secs(5);
@@ -23,11 +23,11 @@ const HELLO_PATIENCE: Duration = Duration::from_secs(5);
 pub(super) async fn greet(
     fleet: &Fleet,
     node: NodeIdentity,
-    frames: &mut AggregatedMessageStream,
+    wire: &mut Wire,
 ) -> Result<(Arc<Handle>, Machine), Rejection> {
     let hello = fleet
         .shutdown
-        .run_until_cancelled(tokio::time::timeout(HELLO_PATIENCE, hello(frames)))
+        .run_until_cancelled(tokio::time::timeout(HELLO_PATIENCE, hello(wire)))
         .await
         .ok_or(Rejection::Closed(Close::RESTARTING))?
         .map_err(|_| Rejection::Closed(Close::timed_out("no hello")))?
@@ -77,20 +77,16 @@ pub(super) async fn greet(
 }
 
 /// The first message, which has to be a Hello.
-async fn hello(frames: &mut AggregatedMessageStream) -> Result<Hello, Close> {
+async fn hello(wire: &mut Wire) -> Result<Hello, Close> {
     loop {
-        return match frames.recv().await {
-            Some(Ok(AggregatedMessage::Ping(_) | AggregatedMessage::Pong(_))) => continue,
-            Some(Ok(AggregatedMessage::Text(text))) => match AgentMessage::decode(&text) {
+        return match wire.next().await {
+            Ok(Message::Ping(_) | Message::Pong(_)) => continue,
+            Ok(Message::Text(text)) => match AgentMessage::decode(&text) {
                 Ok(AgentMessage::Hello(hello)) => Ok(hello),
                 _ => Err(Close::bad_frame("the first message is no hello")),
             },
-            Some(Ok(AggregatedMessage::Close(_)) | Err(ProtocolError::Io(_))) | None => {
-                Err(Close::timed_out("gone"))
-            }
-            Some(Ok(AggregatedMessage::Binary(_)) | Err(_)) => {
-                Err(Close::bad_frame("the first message is no hello"))
-            }
+            Err(Ended::Gone) => Err(Close::timed_out("gone")),
+            Ok(_) | Err(Ended::Malformed) => Err(Close::bad_frame("the first message is no hello")),
         };
     }
 }

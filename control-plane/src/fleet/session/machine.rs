@@ -67,8 +67,6 @@ impl Close {
 pub(super) enum Output {
     Send(PlaneMessage),
     Ping([u8; 8]),
-    /// The answer to a ping of the node's.
-    Pong(Vec<u8>),
     /// Read the changes after this revision, then [`Machine::handle_changes`].
     ReadChanges(Revision),
     /// Read the whole state, then [`Machine::handle_snapshot`].
@@ -262,9 +260,8 @@ impl Machine {
         }
     }
 
-    pub(super) fn handle_ping(&mut self, payload: &[u8], now: Instant) {
+    pub(super) fn handle_sign_of_life(&mut self, now: Instant) {
         self.liveness.heard(now);
-        self.outputs.push_back(Output::Pong(payload.to_vec()));
     }
 
     pub(super) fn handle_pong(&mut self, payload: &[u8], now: Instant) {

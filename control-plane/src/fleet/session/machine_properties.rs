@@ -152,7 +152,7 @@ impl World {
             Event::Forget => self.node = u64::MAX,
             Event::Second => {
                 self.now += Duration::from_secs(1);
-                self.machine.handle_ping(b"", self.now);
+                self.machine.handle_sign_of_life(self.now);
                 self.machine.handle_timeout(self.now);
             }
         }

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use chrono::DateTime;
 use rstest::rstest;
 use shared::ids::{ConnectionId, PeerId, Revision, SessionId};
-use shared::protocol::counters::CountersFrame;
 use shared::protocol::*;
 use shared::wireguard::PublicKey;
 use uuid::Uuid;
@@ -352,21 +351,6 @@ fn unknown_messages_of_later_versions_are_ignored() {
     let mut machine = quiet(now);
     machine.handle_text(r#"{"type":"of_tomorrow","x":1}"#, now);
     assert_eq!(drain(&mut machine), []);
-}
-
-#[test]
-fn an_answered_ping_says_that_the_counters_before_it_were_taken() {
-    let now = Instant::now();
-    let mut machine = quiet(now);
-    let frame = CountersFrame {
-        taken_at: 5,
-        entries: Vec::new(),
-        consumed: Vec::new(),
-    };
-    machine.handle_binary(&frame.encode(), now);
-    machine.handle_ping(b"mark", now);
-    let expected = [Output::Counters(frame), Output::Pong(b"mark".to_vec())];
-    assert_eq!(drain(&mut machine), expected);
 }
 
 #[test]

@@ -5,7 +5,6 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use actix_ws::{AggregatedMessage, AggregatedMessageStream, ProtocolError};
 use chrono::Utc;
 use futures_util::future::LocalBoxFuture;
 use shared::ids::ServerId;
@@ -14,7 +13,7 @@ use shared::protocol::{Load, MAX_PEERS_PER_MESSAGE, PlaneMessage, Settings, clos
 use super::greeting::{greet, leave, reject};
 use super::machine::{Batch, Close, Machine, Output};
 use super::registry::{Calls, Ending, Handle};
-use super::wire::{FAREWELL_PATIENCE, Wire};
+use super::wire::Wire;
 use crate::error::ApiError;
 use crate::fleet::Fleet;
 use crate::fleet::bus::{Channel, Notice};
@@ -23,16 +22,12 @@ use crate::fleet::identity::NodeIdentity;
 use crate::fleet::store;
 use crate::fleet::view::Live;
 use crate::fleet::waiters::{AnswerTimings, Answered};
+use crate::listener::websocket::{Ended, Message, WebSocket};
 
 /// Runs one session to its end.
-pub(in crate::fleet) async fn run(
-    fleet: Arc<Fleet>,
-    node: NodeIdentity,
-    socket: actix_ws::Session,
-    mut frames: AggregatedMessageStream,
-) {
+pub(in crate::fleet) async fn run(fleet: Arc<Fleet>, node: NodeIdentity, socket: WebSocket) {
     let mut wire = Wire(socket);
-    let close = match greet(&fleet, node, &mut frames).await {
+    let close = match greet(&fleet, node, &mut wire).await {
         Ok((handle, machine)) => {
             let mut session = Session {
                 fleet: &fleet,
@@ -45,7 +40,7 @@ pub(in crate::fleet) async fn run(
                 directing: Slot::default(),
                 keeping: Slot::default(),
             };
-            let close = session.converse(&mut frames).await;
+            let close = session.converse().await;
             leave(&fleet, &handle).await;
             close
         }
@@ -56,9 +51,6 @@ pub(in crate::fleet) async fn run(
         metrics::counter!("fleet_sessions_closed_total", "code" => close.code.to_string())
             .increment(1);
         wire.close(close).await;
-        // Bytes of the node that nobody read would reset the connection before it sees the close.
-        let drain = async { while frames.recv().await.is_some_and(|frame| frame.is_ok()) {} };
-        let _ = tokio::time::timeout(FAREWELL_PATIENCE, drain).await;
     }
 }
 
@@ -81,7 +73,7 @@ struct Session<'a> {
 
 impl Session<'_> {
     /// Until one side ends it. Says how to close; none when the node is gone.
-    async fn converse(&mut self, frames: &mut AggregatedMessageStream) -> Option<Close> {
+    async fn converse(&mut self) -> Option<Close> {
         loop {
             while let Some(output) = self.machine.poll() {
                 if let ControlFlow::Break(close) = self.perform(output).await {
@@ -99,7 +91,7 @@ impl Session<'_> {
                 calls = self.handle.called() => if let Some(close) = self.heed(calls) {
                     return Some(close);
                 },
-                frame = frames.recv() => match self.take(frame) {
+                frame = self.wire.next() => match self.take(frame) {
                     ControlFlow::Continue(()) => {}
                     ControlFlow::Break(close) => return close,
                 },
@@ -114,23 +106,17 @@ impl Session<'_> {
         }
     }
 
-    fn take(
-        &mut self,
-        frame: Option<Result<AggregatedMessage, ProtocolError>>,
-    ) -> ControlFlow<Option<Close>> {
+    fn take(&mut self, frame: Result<Message, Ended>) -> ControlFlow<Option<Close>> {
         let now = Instant::now();
         self.handle.update(|vitals| vitals.last_heard = now);
         match frame {
-            Some(Ok(AggregatedMessage::Text(text))) => self.machine.handle_text(&text, now),
-            Some(Ok(AggregatedMessage::Binary(bytes))) => self.machine.handle_binary(&bytes, now),
-            Some(Ok(AggregatedMessage::Ping(payload))) => {
-                self.machine.handle_ping(&payload, now);
-            }
-            Some(Ok(AggregatedMessage::Pong(payload))) => self.machine.handle_pong(&payload, now),
-            Some(Ok(AggregatedMessage::Close(_)) | Err(ProtocolError::Io(_))) | None => {
-                return ControlFlow::Break(None);
-            }
-            Some(Err(_)) => {
+            Ok(Message::Text(text)) => self.machine.handle_text(&text, now),
+            Ok(Message::Binary(bytes)) => self.machine.handle_binary(&bytes, now),
+            Ok(Message::Pong(payload)) => self.machine.handle_pong(&payload, now),
+            // The socket answers pings.
+            Ok(_) => self.machine.handle_sign_of_life(now),
+            Err(Ended::Gone) => return ControlFlow::Break(None),
+            Err(Ended::Malformed) => {
                 metrics::counter!("fleet_bad_frames_total").increment(1);
                 return ControlFlow::Break(Some(Close::bad_frame("not a frame, or too large")));
             }
@@ -224,8 +210,7 @@ impl Session<'_> {
         let server = self.node.server;
         match output {
             Output::Send(message) => return self.wire.text(&message).await,
-            Output::Ping(payload) => return self.wire.ping(&payload).await,
-            Output::Pong(payload) => return self.wire.pong(&payload).await,
+            Output::Ping(payload) => return self.wire.ping(payload).await,
             Output::ReadChanges(after) => self.reading.fill(async move {
                 let read = fleet.desired.changes(server, after, MAX_PEERS_PER_MESSAGE);
                 read.await.map(Read::Changes)

@@ -1,13 +1,13 @@
 //! The socket, with patience: no frame waits for the node without end.
 
-use std::future::Future;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use actix_ws::{CloseCode, CloseReason};
+use bytes::Bytes;
 use shared::protocol::PlaneMessage;
 
 use super::machine::Close;
+use crate::listener::websocket::{Ended, Gone, Message, WebSocket};
 
 /// How long one frame may wait for the node to read.
 const SEND_PATIENCE: Duration = Duration::from_secs(10);
@@ -15,36 +15,34 @@ const SEND_PATIENCE: Duration = Duration::from_secs(10);
 pub(super) const FAREWELL_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What a [`ControlFlow::Break`] holds is how to close; none when the node is gone.
-pub(super) struct Wire(pub(super) actix_ws::Session);
+pub(super) struct Wire(pub(super) WebSocket);
 
 impl Wire {
+    /// May be dropped at any point.
+    pub(super) async fn next(&mut self) -> Result<Message, Ended> {
+        self.0.next().await
+    }
+
     pub(super) async fn text(&mut self, message: &PlaneMessage) -> ControlFlow<Option<Close>> {
-        sent(self.0.text(message.encode())).await
+        self.send(Message::text(message.encode())).await
     }
 
-    pub(super) async fn ping(&mut self, payload: &[u8]) -> ControlFlow<Option<Close>> {
-        sent(self.0.ping(payload)).await
+    pub(super) async fn ping(&mut self, payload: [u8; 8]) -> ControlFlow<Option<Close>> {
+        let payload = Bytes::copy_from_slice(&payload);
+        self.send(Message::Ping(payload)).await
     }
 
-    pub(super) async fn pong(&mut self, payload: &[u8]) -> ControlFlow<Option<Close>> {
-        sent(self.0.pong(payload)).await
+    async fn send(&mut self, message: Message) -> ControlFlow<Option<Close>> {
+        match tokio::time::timeout(SEND_PATIENCE, self.0.send(message)).await {
+            Ok(Ok(())) => ControlFlow::Continue(()),
+            Ok(Err(Gone)) => ControlFlow::Break(None),
+            Err(_) => ControlFlow::Break(Some(Close::timed_out("the node does not read"))),
+        }
     }
 
     pub(super) async fn close(self, close: Close) {
-        let reason = CloseReason {
-            code: CloseCode::Other(close.code),
-            description: Some(close.reason.to_owned()),
-        };
-        let _ = tokio::time::timeout(FAREWELL_PATIENCE, self.0.close(Some(reason))).await;
-    }
-}
-
-async fn sent(
-    sending: impl Future<Output = Result<(), actix_ws::Closed>>,
-) -> ControlFlow<Option<Close>> {
-    match tokio::time::timeout(SEND_PATIENCE, sending).await {
-        Ok(Ok(())) => ControlFlow::Continue(()),
-        Ok(Err(actix_ws::Closed)) => ControlFlow::Break(None),
-        Err(_) => ControlFlow::Break(Some(Close::timed_out("the node does not read"))),
+        self.0
+            .close(close.code, close.reason, FAREWELL_PATIENCE)
+            .await;
     }
 }
