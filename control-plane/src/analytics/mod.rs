@@ -26,6 +26,7 @@ use self::asked::Scope;
 pub(crate) use asked::PeriodQuery;
 pub(crate) use period::{Interval, Period};
 pub(crate) use rollup::{gone_columns, roll_up};
+pub(crate) use routes::Figures;
 pub use routes::routes;
 pub use store::{DayUse, Sums};
 pub use upkeep::{keep, run};

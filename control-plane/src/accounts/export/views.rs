@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::accounts::routes::views::{SubscriptionView, UserView};
-use crate::analytics::DayUse;
+use crate::analytics::{DayUse, Figures};
 use crate::audit::Entry;
 use crate::fleet::FleetView;
 use crate::tunnels::PastConnection;
@@ -89,22 +89,11 @@ pub(super) struct UsageView {
     /// While there is such a server.
     #[schema(example = "fra1.example.net")]
     server: Option<String>,
-    #[schema(example = 1_048_576)]
-    bytes_sent: u64,
-    #[schema(example = 20_971_520)]
-    bytes_received: u64,
+    #[serde(flatten)]
+    figures: Figures,
     /// In the fastest second of one connection, both directions together.
     #[schema(example = 2_097_152)]
     peak_bytes_per_second: u64,
-    /// Connections that began.
-    #[schema(example = 3)]
-    started: u64,
-    /// Connections that ended.
-    #[schema(example = 2)]
-    ended: u64,
-    /// Of those that ended, from their beginnings on.
-    #[schema(example = 5400)]
-    connected_seconds: u64,
 }
 
 impl UsageView {
@@ -114,12 +103,8 @@ impl UsageView {
             day: *day,
             server_id: server.0,
             server: fleet.get(*server).map(|it| it.hostname.clone()),
-            bytes_sent: sums.bytes_sent,
-            bytes_received: sums.bytes_received,
+            figures: sums.into(),
             peak_bytes_per_second: sums.peak_bytes_per_second,
-            started: sums.connects,
-            ended: sums.ends,
-            connected_seconds: sums.connected_seconds,
         }
     }
 }

@@ -8,6 +8,8 @@ mod views;
 
 use utoipa_actix_web::service_config::ServiceConfig;
 
+pub(crate) use views::Figures;
+
 pub fn routes(config: &mut ServiceConfig<'_>) {
     config
         .service(series::usage)

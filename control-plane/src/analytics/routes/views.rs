@@ -313,10 +313,10 @@ impl Row for LoadPoint {
     }
 }
 
-/// What was used by a row of a list.
+/// What was used in a time, or by somebody.
 #[derive(Debug, Clone, Copy, Serialize, ToSchema)]
 #[schema(as = UsedFigures)]
-pub(super) struct Figures {
+pub(crate) struct Figures {
     #[schema(example = 1_048_576)]
     bytes_sent: u64,
     #[schema(example = 20_971_520)]
@@ -329,7 +329,7 @@ pub(super) struct Figures {
     /// Connections that ended.
     #[schema(example = 2)]
     ended: u64,
-    /// Of those that ended.
+    /// Of those that ended, from their beginnings on.
     #[schema(example = 5400)]
     connected_seconds: u64,
 }

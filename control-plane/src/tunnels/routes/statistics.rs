@@ -6,45 +6,11 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::views::TotalsView;
-use crate::analytics::{self, Interval, PeriodQuery, Sums};
+use crate::analytics::{self, Figures, Interval, PeriodQuery, Sums};
 use crate::app::AppState;
 use crate::error::ApiError;
 use crate::http::{CurrentUser, Page, PageQuery, ValidQuery};
 use crate::tunnels::store;
-
-/// What was moved in a time.
-#[derive(Serialize, ToSchema)]
-#[schema(as = PeriodTotals)]
-struct Figures {
-    #[schema(example = 1_048_576)]
-    bytes_sent: u64,
-    #[schema(example = 20_971_520)]
-    bytes_received: u64,
-    #[schema(example = 22_020_096)]
-    total_bytes: u64,
-    /// Connections that began.
-    #[schema(example = 3)]
-    started: u64,
-    /// Connections that ended.
-    #[schema(example = 2)]
-    ended: u64,
-    /// Of those that ended, from their beginnings on.
-    #[schema(example = 5400)]
-    connected_seconds: u64,
-}
-
-impl From<&Sums> for Figures {
-    fn from(sums: &Sums) -> Self {
-        Self {
-            bytes_sent: sums.bytes_sent,
-            bytes_received: sums.bytes_received,
-            total_bytes: sums.total_bytes(),
-            started: sums.connects,
-            ended: sums.ends,
-            connected_seconds: sums.connected_seconds,
-        }
-    }
-}
 
 #[derive(Serialize, ToSchema)]
 #[schema(as = StatisticsBucket)]
