@@ -38,7 +38,7 @@ pub use history::{PastConnection, QuotaMonth, history, quota_months};
 pub use model::EndReason;
 pub use offers::{offered, run as make_offers};
 pub use quota::{
-    LimitsChanged, limits_changed, limits_of_plan_changed, month_used, run as share_quotas,
+    LimitsChanged, limits_changed, limits_of_plan_changed, months_used, run as share_quotas,
     signal as signal_limits,
 };
 pub use routes::{ConnectView, aliases, configuration, routes};

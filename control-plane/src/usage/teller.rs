@@ -29,9 +29,6 @@ const MAX_PER_USER: usize = 16;
 const TICK: Duration = Duration::from_secs(1);
 /// Ticks between two signs of life.
 const BEAT_TICKS: u32 = 15;
-/// Ticks between two looks at the month's quota, and where there was none.
-const QUOTA_TICKS: u32 = 15;
-const NO_QUOTA_TICKS: u32 = 60;
 
 /// Why it ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,8 +74,6 @@ pub(super) struct Teller {
     tick: Interval,
     ticks: u32,
     alarm: QuotaAlarm,
-    /// The tick at which the quota is looked at next.
-    quota_at: u32,
 }
 
 impl Teller {
@@ -104,7 +99,6 @@ impl Teller {
             tick,
             ticks: 0,
             alarm: QuotaAlarm::default(),
-            quota_at: 0,
         })
     }
 
@@ -157,8 +151,8 @@ impl Teller {
             said.push(Said::Beat);
         }
         self.say_news(said).await;
-        if ticks >= self.quota_at && !self.watch.is_empty() {
-            self.look_at_quota(said).await;
+        if !self.watch.is_empty() {
+            said.extend(self.quota_warning().map(Said::Message));
         }
         let state = &self.state;
         let metrics = self
@@ -168,32 +162,22 @@ impl Teller {
         Ok(())
     }
 
-    /// Warns of a quota that runs out.
-    async fn look_at_quota(&mut self, said: &mut Vec<Said>) {
-        // Boxed, as what follows: or each of thousands has the room that a query takes.
-        let month = Box::pin(tunnels::month_used(&self.state, self.viewer.user)).await;
-        let month = month.unwrap_or_else(|error| {
-            tracing::debug!(%error, "usage.quota_unknown");
-            None
-        });
-        let pause = month.map_or(NO_QUOTA_TICKS, |_| QUOTA_TICKS);
-        self.quota_at = self.ticks.saturating_add(pause);
-        if let Some(month) = month
-            && let Some(percent) = self.alarm.news(&month)
-        {
-            said.push(Said::Message(Message::QuotaWarning(QuotaWarning {
-                timestamp: Utc::now(),
-                percent,
-                quota_bytes: month.quota,
-                used_bytes: month.used,
-            })));
-        }
+    fn quota_warning(&mut self) -> Option<Message> {
+        let month = self.listed.month()?;
+        let percent = self.alarm.news(&month)?;
+        Some(Message::QuotaWarning(QuotaWarning {
+            timestamp: Utc::now(),
+            percent,
+            quota_bytes: month.quota,
+            used_bytes: month.used,
+        }))
     }
 
     /// Says what there is of the connections' servers. What cannot be said now is said a second later.
     async fn say_news(&mut self, said: &mut Vec<Said>) {
         let state = &self.state;
         for (connection, news) in self.watch.news(|server| server_now(state, server)) {
+            // Boxed, or each of thousands has the room that a query takes.
             match Box::pin(self.message(connection, &news)).await {
                 Ok(message) => {
                     self.watch.tell(connection, &news);

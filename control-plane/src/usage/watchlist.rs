@@ -1,7 +1,8 @@
-//! The users whom somebody watches at this replica, and what the database says of their connections.
+//! The users whom somebody watches at this replica, and what the database says of their connections and
+//! of their quotas.
 //!
 //! It is read for many of them at once: for each within [`ROUND`], and as soon as it is known that something
-//! began or ended. So what viewers cost the database grows with the rows that they see, not with statements.
+//! began or ended; a quota within [`QUOTA_ROUND`]. So what viewers cost the database grows with the rows that they see, not with statements.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -16,9 +17,12 @@ use super::store;
 use super::watch::Watched;
 use crate::app::AppState;
 use crate::error::ApiError;
+use crate::tunnels::{self, MonthUsed};
 
 /// Everybody is looked at once in a round, in turns of a second.
 const ROUND: u128 = 3;
+/// A multiple of it: whose quota is read has their turn.
+const QUOTA_ROUND: u128 = 15;
 const TURN: Duration = Duration::from_secs(1);
 /// Users whose connections are read by one statement.
 const BATCH: usize = 500;
@@ -36,6 +40,7 @@ pub(super) struct Watchlist {
 #[derive(Debug, Default)]
 pub(super) struct Listed {
     rows: Mutex<Rows>,
+    month: Mutex<Option<MonthUsed>>,
     changed: Notify,
 }
 
@@ -59,6 +64,11 @@ impl Listed {
     pub(super) fn since(&self, reading: u64) -> Option<Rows> {
         let rows = locked(&self.rows);
         (rows.reading > reading).then(|| rows.clone())
+    }
+
+    /// What was used of the month's quota, when it was read last; none where there is no quota.
+    pub(super) fn month(&self) -> Option<MonthUsed> {
+        *locked(&self.month)
     }
 
     /// Waits for something else than bytes to change.
@@ -117,16 +127,25 @@ impl Watchlist {
     /// Those who have waited for their turn: each is in one of [`ROUND`].
     fn turn(&self, turn: u128) -> Vec<UserId> {
         let users = locked(&self.users);
-        let is_in = |user: &UserId| user.0.as_u128() % ROUND == turn % ROUND;
+        let is_in = |user: &UserId| is_in(*user, turn, ROUND);
         let watched = users.iter().filter(|(_, it)| it.strong_count() > 0);
         let watched = watched.map(|(user, _)| *user);
         watched.filter(is_in).collect()
     }
 
+    fn listed(&self, user: UserId) -> Option<Arc<Listed>> {
+        locked(&self.users).get(&user).and_then(Weak::upgrade)
+    }
+
     fn put(&self, user: UserId, rows: Vec<Watched>) {
-        let listed = locked(&self.users).get(&user).and_then(Weak::upgrade);
-        if let Some(listed) = listed {
+        if let Some(listed) = self.listed(user) {
             listed.put(rows);
+        }
+    }
+
+    fn put_month(&self, user: UserId, month: Option<MonthUsed>) {
+        if let Some(listed) = self.listed(user) {
+            *locked(&listed.month) = month;
         }
     }
 }
@@ -138,26 +157,51 @@ pub async fn keep(state: &AppState) {
     turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut turn = 0_u128;
     loop {
-        let users = tokio::select! {
+        let users: Vec<UserId>;
+        let with_quotas: Vec<UserId>;
+        tokio::select! {
             () = state.shutdown().cancelled() => return,
-            () = list.is_due.notified() => locked(&list.due).drain().collect(),
+            () = list.is_due.notified() => {
+                users = locked(&list.due).drain().collect();
+                with_quotas = users.clone();
+            }
             _ = turns.tick() => {
                 turn = turn.wrapping_add(1);
-                list.turn(turn)
+                users = list.turn(turn);
+                let of_turn = users.iter().filter(|user| is_in(**user, turn, QUOTA_ROUND));
+                with_quotas = of_turn.copied().collect();
             }
-        };
-        for batch in users.chunks(BATCH) {
-            if let Err(error) = read(state, list, batch).await {
-                tracing::debug!(%error, "usage.watchlist_failed");
-            }
+        }
+        if let Err(error) = read(state, list, &users, &with_quotas).await {
+            tracing::debug!(%error, "usage.watchlist_failed");
         }
     }
 }
 
-async fn read(state: &AppState, list: &Watchlist, users: &[UserId]) -> Result<(), ApiError> {
-    let mut rows = store::watched(&mut *state.db().get().await?, users).await?;
-    for user in users {
-        list.put(*user, rows.remove(user).unwrap_or_default());
+/// Whether it is a user's turn in rounds of so many.
+const fn is_in(user: UserId, turn: u128, round: u128) -> bool {
+    user.0.as_u128() % round == turn % round
+}
+
+/// What was read before a failure is put nevertheless.
+async fn read(
+    state: &AppState,
+    list: &Watchlist,
+    users: &[UserId],
+    with_quotas: &[UserId],
+) -> Result<(), ApiError> {
+    let mut conn = state.db().get().await?;
+    for batch in users.chunks(BATCH) {
+        let mut rows = store::watched(&mut conn, batch).await?;
+        for user in batch {
+            list.put(*user, rows.remove(user).unwrap_or_default());
+        }
+    }
+    for batch in with_quotas.chunks(BATCH) {
+        let months = tunnels::months_used(&mut conn, batch).await?;
+        for user in batch {
+            list.put_month(*user, months.get(user).copied());
+        }
     }
     Ok(())
 }
@@ -191,6 +235,16 @@ mod tests {
         assert!((0..ROUND).all(|turn| list.turn(turn).is_empty()));
         list.forget_unwatched();
         assert!(locked(&list.users).is_empty());
+    }
+
+    /// In a quota's turn the connections are read anyway.
+    #[test]
+    fn everybodys_quota_has_one_turn_in_its_round() {
+        let user = UserId::generate();
+        let turns = (7..7 + QUOTA_ROUND).filter(|turn| is_in(user, *turn, QUOTA_ROUND));
+        let turns: Vec<_> = turns.collect();
+        assert_eq!(turns.len(), 1);
+        assert!(turns.into_iter().all(|turn| is_in(user, turn, ROUND)));
     }
 
     #[test]

@@ -11,9 +11,10 @@
 
 pub(super) mod shares;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
+use diesel::QueryResult;
 use diesel_async::AsyncPgConnection;
 use shared::ids::{ServerId, UserId};
 use uuid::Uuid;
@@ -59,10 +60,12 @@ async fn out_of_step(state: &AppState) -> Result<Vec<UserId>, ApiError> {
     Ok(store::out_of_step(&mut conn, SWEEP_LIMIT).await?)
 }
 
-/// What a person used of this month's quota; none where the plan has none.
-pub async fn month_used(state: &AppState, user: UserId) -> Result<Option<MonthUsed>, ApiError> {
-    let mut conn = state.db().get().await?;
-    Ok(store::month_used(&mut conn, user).await?)
+/// What these people used of this month's quota; of those whose plan has one.
+pub async fn months_used(
+    connection: &mut AsyncPgConnection,
+    users: &[UserId],
+) -> QueryResult<HashMap<UserId, MonthUsed>> {
+    store::months_used(connection, users).await
 }
 
 /// Gives a person's live connections the limits of the plan as it stands within `connection`, which may

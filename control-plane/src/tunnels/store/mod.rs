@@ -42,7 +42,7 @@ pub(super) use quota::{
     Account, Desired, Limited, Stamp, accounts, live_under, out_of_step, write_limits,
 };
 pub use read::{LiveCount, MonthUsed, count_live};
-pub(super) use read::{by_id, history, live_of, month_used, used_in};
+pub(super) use read::{by_id, history, live_of, months_used, used_in};
 pub use sealed::SEALED_PRESHARED_KEYS;
 
 /// A key that was checked when it was stored, taken without checking it again.

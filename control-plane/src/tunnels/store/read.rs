@@ -1,10 +1,11 @@
 //! Connections as their owner sees them.
 
+use std::collections::HashMap;
 use std::ops::Range;
 
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
-use diesel::sql_types::{BigInt, Uuid as SqlUuid};
+use diesel::sql_types::{Array, BigInt, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use ipnet::IpNet;
 use shared::ids::{ConnectionId, Generation, PeerId, ServerId, UserId};
@@ -177,35 +178,39 @@ pub struct MonthUsed {
     pub used: u64,
 }
 
-/// What the person used of this month's quota; none where the plan has none.
-pub(in crate::tunnels) async fn month_used(
+/// What these people used of this month's quota; of those whose plan has one.
+pub(in crate::tunnels) async fn months_used(
     conn: &mut AsyncPgConnection,
-    user: UserId,
-) -> QueryResult<Option<MonthUsed>> {
+    users: &[UserId],
+) -> QueryResult<HashMap<UserId, MonthUsed>> {
     const SQL: &str = "
-        SELECT e.quota_bytes AS quota, coalesce(q.consumed, 0) AS used
+        SELECT e.user_id, e.quota_bytes AS quota, coalesce(q.consumed, 0) AS used
           FROM entitlements e
           LEFT JOIN quota_usage q ON q.user_id = e.user_id
                 AND q.month = date_trunc('month', now() AT TIME ZONE 'UTC')::date
-         WHERE e.user_id = $1 AND e.quota_bytes IS NOT NULL";
+         WHERE e.user_id = ANY ($1) AND e.quota_bytes IS NOT NULL";
 
     #[derive(QueryableByName)]
     struct Month {
+        #[diesel(sql_type = SqlUuid)]
+        user_id: Uuid,
         #[diesel(sql_type = BigInt)]
         quota: i64,
         #[diesel(sql_type = BigInt)]
         used: i64,
     }
 
-    let month: Option<Month> = statement(SQL)
-        .bind::<SqlUuid, _>(user.0)
-        .get_result(conn)
-        .await
-        .optional()?;
-    Ok(month.map(|month| MonthUsed {
-        quota: from_row(month.quota),
-        used: from_row(month.used),
-    }))
+    let ids: Vec<Uuid> = users.iter().map(|user| user.0).collect();
+    let read = statement(SQL).bind::<Array<SqlUuid>, _>(ids);
+    let months: Vec<Month> = read.load(conn).await?;
+    let months = months.into_iter().map(|month| {
+        let used = MonthUsed {
+            quota: from_row(month.quota),
+            used: from_row(month.used),
+        };
+        (UserId(month.user_id), used)
+    });
+    Ok(months.collect())
 }
 
 /// How many connections there are.
