@@ -31,7 +31,11 @@ impl End {
     }
 }
 
-/// Serves until one side ends it. No `async fn`: that would have the room for both of these twice.
+/// Serves until one side ends it.
+#[expect(
+    clippy::manual_async_fn,
+    reason = "an async function has the room for its arguments twice"
+)]
 pub(super) fn run(mut teller: Teller, mut socket: WebSocket) -> impl Future<Output = ()> {
     async move {
         metrics::gauge!("usage_metrics_sockets").increment(1.0);
