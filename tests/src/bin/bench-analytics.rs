@@ -9,8 +9,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use clap::Parser;
+use nix::unistd::Pid;
 use serde_json::Value;
 use tests::api::Client;
+use tests::bench::process::cpu_seconds;
 use tests::bench::{Goal, Report, Row, Samples};
 use tests::lab::{Plane, PlaneSettings};
 use tests::{TestDb, wait_until};
@@ -62,6 +64,7 @@ async fn main() -> anyhow::Result<ExitCode> {
     let support = support(&db, &plane).await;
     let bench = Bench {
         support,
+        plane: plane.pid(),
         users,
         requests: arguments.requests,
     };
@@ -69,29 +72,28 @@ async fn main() -> anyhow::Result<ExitCode> {
         let rows = db.number(&format!("SELECT count(*) FROM {table}")).await;
         u32::try_from(rows).map(f64::from)
     };
-    let rows = vec![
+    let mut rows = vec![
         Row::new("rows of users and hours", count("usage_hours").await?, ""),
         Row::new("rows of users and days", count("usage_days").await?, ""),
         Row::new("made in", filled.as_secs_f64(), "s"),
         Row::new("30 days closed within", closing.as_secs_f64(), "s"),
-        bench
-            .users("a user's month by day, p99", "interval=day")
-            .await?
-            .goal(Goal::AtMost(50.0)),
-        bench
-            .users("a user's day by hour, p99", "interval=hour")
-            .await?,
-        bench
-            .users("a user's year by month, p99", "interval=month")
-            .await?,
-        bench
-            .fleet("the fleet's month by day, p99", "interval=day")
-            .await?
-            .goal(Goal::AtMost(300.0)),
-        bench
-            .fleet("the fleet's 31 days by hour, p99", &hours_of_a_month())
-            .await?,
     ];
+    let of_a_user = [
+        ("a user's month by day", "interval=day", Some(50.0)),
+        ("a user's day by hour", "interval=hour", None),
+        ("a user's year by month", "interval=month", None),
+    ];
+    for (name, query, goal) in of_a_user {
+        rows.extend(bench.users(name, query).await?.rows(goal));
+    }
+    let hours = hours_of_a_month();
+    let of_the_fleet = [
+        ("the fleet's month by day", "interval=day", Some(300.0)),
+        ("the fleet's 31 days by hour", &hours, None),
+    ];
+    for (name, query, goal) in of_the_fleet {
+        rows.extend(bench.fleet(name, query).await?.rows(goal));
+    }
     arguments.report.end("analytics", &rows)
 }
 
@@ -157,13 +159,14 @@ async fn support(db: &TestDb, plane: &Plane) -> Client {
 
 struct Bench {
     support: Client,
+    plane: Pid,
     users: u32,
     requests: u32,
 }
 
 impl Bench {
     /// One user after the other, those of a step of many so that neighbours are not.
-    async fn users(&self, name: &str, query: &str) -> anyhow::Result<Row> {
+    async fn users(&self, name: &'static str, query: &str) -> anyhow::Result<Measured> {
         let path = |number: u32| {
             let user = number.wrapping_mul(7919) % self.users + 1;
             let user = Uuid::from_u128(user.into());
@@ -172,7 +175,7 @@ impl Bench {
         self.measure(name, "/totals/total_bytes", path).await
     }
 
-    async fn fleet(&self, name: &str, query: &str) -> anyhow::Result<Row> {
+    async fn fleet(&self, name: &'static str, query: &str) -> anyhow::Result<Measured> {
         let path = format!("/api/v1/analytics/usage?{query}");
         self.measure(name, "/totals/total_bytes", |_| path.clone())
             .await
@@ -181,11 +184,11 @@ impl Bench {
     /// What is at `used` in the answers has to be something.
     async fn measure(
         &self,
-        name: &str,
+        name: &'static str,
         used: &str,
         path: impl Fn(u32) -> String,
-    ) -> anyhow::Result<Row> {
-        let mut samples = Samples::default();
+    ) -> anyhow::Result<Measured> {
+        let (mut samples, cpu) = (Samples::default(), cpu_seconds(self.plane)?);
         for number in 0..self.requests {
             let path = path(number);
             let began = Instant::now();
@@ -194,6 +197,35 @@ impl Bench {
             let bytes = reply.json().pointer(used).and_then(Value::as_u64);
             ensure!(bytes > Some(0), "nothing was used: {path}");
         }
-        Ok(Row::new(name, samples.quantile_ms(0.99), "ms"))
+        Ok(Measured {
+            name,
+            p99: samples.quantile_ms(0.99),
+            cpu: cpu_seconds(self.plane)? - cpu,
+            requests: self.requests,
+        })
+    }
+}
+
+/// What asking for something often came to.
+struct Measured {
+    name: &'static str,
+    /// In milliseconds.
+    p99: f64,
+    /// Of the plane's process alone, in seconds.
+    cpu: f64,
+    requests: u32,
+}
+
+impl Measured {
+    fn rows(&self, goal: Option<f64>) -> [Row; 2] {
+        let each = self.cpu * 1000.0 / f64::from(self.requests);
+        let p99 = Row::new(format!("{}, p99", self.name), self.p99, "ms");
+        [
+            match goal {
+                Some(milliseconds) => p99.goal(Goal::AtMost(milliseconds)),
+                None => p99,
+            },
+            Row::new(format!("{}, CPU of the plane", self.name), each, "ms"),
+        ]
     }
 }
