@@ -461,6 +461,23 @@ mod tests {
         assert!(both.contains(&Some(50)), "{both:?}");
     }
 
+    #[test]
+    fn what_is_urgent_stays_so_while_the_database_is_away() {
+        let (live, other, busy) = (Live::new(), ServerId::generate(), ServerId::generate());
+        for server in [other, busy] {
+            live.record(server, frame(100, &[(1, 10)]));
+            store_all(&live, &live.turn(usize::MAX));
+        }
+        live.record(other, frame(101, &[(1, 20)]));
+        live.record(busy, frame(101, &[(2, 5)]));
+        let first = |batch: &[Report]| batch.first().map(|it| (it.server, it.peer));
+        for _ in 0..3 {
+            assert_eq!(first(&live.turn(1)), Some((busy, PeerId(2))));
+        }
+        store_all(&live, &live.turn(1));
+        assert_eq!(first(&live.turn(1)), Some((other, PeerId(1))));
+    }
+
     #[rstest]
     #[case(0, 5000)]
     #[case(100_000, 5000)]

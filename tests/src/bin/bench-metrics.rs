@@ -2,7 +2,8 @@
 //! the server lists over ten thousand servers. `scripts/bench metrics` builds, starts Postgres and Redis,
 //! and runs this.
 //!
-//! The plane is a process of its own; what makes the load runs on the same cores. Beside each figure stand the CPU seconds of the plane's process alone.
+//! The plane is a process of its own; what makes the load runs on the same cores. Beside each
+//! figure stand the CPU seconds of the plane's process alone.
 
 use std::net::Ipv4Addr;
 use std::process::ExitCode;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use chrono::DateTime;
 use rstest::rstest;
 use shared::ids::{ConnectionId, PeerId, Revision, SessionId};
+use shared::protocol::counters::CountersFrame;
 use shared::protocol::*;
 use shared::wireguard::PublicKey;
 use uuid::Uuid;
@@ -350,6 +351,22 @@ fn unknown_messages_of_later_versions_are_ignored() {
     let now = Instant::now();
     let mut machine = quiet(now);
     machine.handle_text(r#"{"type":"of_tomorrow","x":1}"#, now);
+    assert_eq!(drain(&mut machine), []);
+}
+
+/// The socket answers the ping when what came before it was put out.
+#[test]
+fn an_answered_ping_says_that_the_counters_before_it_were_taken() {
+    let now = Instant::now();
+    let mut machine = quiet(now);
+    let frame = CountersFrame {
+        taken_at: 5,
+        entries: Vec::new(),
+        consumed: Vec::new(),
+    };
+    machine.handle_binary(&frame.encode(), now);
+    assert_eq!(drain(&mut machine), [Output::Counters(frame)]);
+    machine.handle_sign_of_life(now);
     assert_eq!(drain(&mut machine), []);
 }
 
